@@ -90,3 +90,36 @@ def _describe(value: object) -> str:
     if isinstance(value, Tensor):
         return f"a tensor of shape {tuple(value.shape)}" + (f": {value.tolist()}" if value.numel() <= 16 else "")
     return repr(value)
+
+
+def check_labels(name: str, labels: Tensor, num_classes: int) -> None:
+    """Raise ValueError unless all labels lie in 0…`num_classes`−1.
+
+    CPU tensors are checked at once. On other devices reading a value would stall the queue, so the check is a
+    device-side assertion, as in torch's own cross entropy. Traced code is not checked.
+    """
+    if labels.dtype == torch.bool or labels.numel() == 0 or torch.compiler.is_compiling():
+        return
+    lowest, highest = labels.aminmax()
+    rule = f"expected `{name}` to hold labels 0…{num_classes - 1}"
+    if labels.device.type != "cpu":
+        torch._assert_async((lowest >= 0) & (highest < num_classes), rule)
+        return
+    if lowest < 0 or highest >= num_classes:
+        hint = ""
+        if highest == 255:
+            hint = f"; for a 0/255 mask pass `{name} > 127`, for ignored voxels `ignore_index=255`"
+        raise ValueError(f"{rule}, got values from {int(lowest)} to {int(highest)}{hint}")
+
+
+def check_memberships(name: str, memberships: Tensor) -> None:
+    """Raise ValueError unless all class memberships lie in [0, 1]; where it is checked, see :func:`check_labels`."""
+    if memberships.dtype == torch.bool or memberships.numel() == 0 or torch.compiler.is_compiling():
+        return
+    lowest, highest = memberships.aminmax()
+    rule = f"expected `{name}` to hold class memberships in [0, 1]"
+    if memberships.device.type != "cpu":
+        torch._assert_async((lowest >= 0) & (highest <= 1), rule)
+    elif not (lowest >= 0 and highest <= 1):
+        hint = f"; for a 0/255 mask pass `{name} > 127`" if highest == 255 else ""
+        raise ValueError(f"{rule}, got values from {float(lowest):g} to {float(highest):g}{hint}")

@@ -1,0 +1,82 @@
+"""The one rule by which classes, voxels and samples are weighted and reduced."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from functools import wraps
+from typing import Concatenate, ParamSpec, TypeVar, get_args
+
+import torch
+from torch import Tensor
+
+from multilevel_loss._checks import Reduction, check_choice
+
+P = ParamSpec("P")
+R = TypeVar("R")
+
+
+def full_precision(function: Callable[Concatenate[Tensor, P], R]) -> Callable[Concatenate[Tensor, P], R]:
+    """Run `function` with autocast disabled on the device of its first argument."""
+
+    @wraps(function)
+    def wrapper(input: Tensor, *args: P.args, **kwargs: P.kwargs) -> R:
+        with torch.autocast(getattr(input, "device", torch.device("cpu")).type, enabled=False):
+            return function(input, *args, **kwargs)
+
+    return wrapper
+
+
+def class_weights(
+    weight: Tensor | Sequence[float] | None, class_mask: Tensor | None, like: Tensor, first_class: int = 0
+) -> Tensor | None:
+    """Return the weight of each class that counts of each sample, (1, C') or (B, C'), or None when all weigh 1.
+
+    Args:
+        weight: one value a class, length C, background included.
+        class_mask: (B, C), nonzero where the class of the sample is labelled.
+        like: a tensor (B, C, ...) giving the sizes, device and dtype.
+        first_class: the first class that counts.
+    """
+    batch, channels = like.shape[:2]
+    result = None
+    if weight is not None:
+        result = torch.as_tensor(weight, dtype=like.dtype, device=like.device)
+        if tuple(result.shape) != (channels,):
+            raise ValueError(
+                f"expected `weight` to have one value a class, background included, shape ({channels},), "
+                f"got shape {tuple(result.shape)}"
+            )
+        result = result.unsqueeze(0)
+    if class_mask is not None:
+        if tuple(class_mask.shape) != (batch, channels):
+            raise ValueError(
+                f"expected `class_mask` to have shape (B, C) = ({batch}, {channels}), got {tuple(class_mask.shape)}"
+            )
+        labelled = class_mask.to(device=like.device).bool().to(like.dtype)
+        result = labelled if result is None else labelled * result
+    return None if result is None else result[:, first_class:]
+
+
+def reduce(loss: Tensor, weight: Tensor | None, reduction: Reduction) -> Tensor:
+    """Reduce a loss by the weight of each of its elements.
+
+    mean = Σ w·loss / Σ w (0 when every weight is 0), sum = Σ w·loss, none = w·loss.
+
+    Args:
+        loss: the elements.
+        weight: broadcastable to `loss`, at least 0; None for 1 everywhere.
+        reduction: "mean", "sum" or "none".
+    """
+    check_choice("reduction", reduction, get_args(Reduction))
+    if weight is None:
+        if reduction == "none":
+            return loss
+        # An empty batch has no mean; 0 keeps it harmless, as a fully masked one.
+        return loss.mean() if reduction == "mean" and loss.numel() else loss.sum()
+    weighted = loss * weight
+    if reduction == "none":
+        return weighted
+    if reduction == "sum":
+        return weighted.sum()
+    total = weight.sum() * (loss.numel() / max(weight.numel(), 1))
+    return weighted.sum() / torch.where(total > 0, total, 1)

@@ -1,0 +1,149 @@
+"""From a prediction and a label map or one-hot target to what a loss computes on."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from multilevel_loss._checks import Mode, check_input, check_labels, check_memberships, resolve_mode
+
+
+class Prepared(NamedTuple):
+    """Logits and class memberships in one form, and the voxels that count.
+
+    Attributes:
+        logits: (B, C, *spatial), float32 or float64; 0 where masked, so that no masked NaN reaches a gradient.
+        target: (B, C, *spatial'), membership of each class in the dtype of `logits`; an ignored voxel belongs to
+            none. The grid is that of `logits` unless :func:`prepare` was told otherwise.
+        mask: (B, 1, *spatial') bool, True where a voxel counts; None when all do.
+        mode: the activation meant.
+    """
+
+    logits: Tensor
+    target: Tensor
+    mask: Tensor | None
+    mode: Mode
+
+    def probability(self) -> Tensor:
+        """Return the activated logits, 0 where masked."""
+        activated = self.logits.softmax(1) if self.mode == "multiclass" else self.logits.sigmoid()
+        return activated if self.mask is None else activated.masked_fill(~self.mask, 0)
+
+    def membership(self) -> Tensor:
+        """Return the target, 0 where masked."""
+        return self.target if self.mask is None else self.target.masked_fill(~self.mask, 0)
+
+    def first_class(self, include_background: bool) -> int:
+        """Return the first class that counts: 1 when the background, class 0 of several, is left out."""
+        return 0 if include_background or self.target.shape[1] == 1 else 1
+
+
+def prepare(
+    input: Tensor,
+    target: Tensor,
+    *,
+    mode: Mode | None,
+    ignore_index: int | None = None,
+    mask: Tensor | None = None,
+    same_grid: bool = True,
+) -> Prepared:
+    """Check a prediction against its target and bring both to the form of :class:`Prepared`.
+
+    Args:
+        input: logits (B, C, *spatial), floating; half precisions are computed on as float32.
+        target: label map (B, *spatial) or (B, 1, *spatial), any integer or bool dtype; or class memberships
+            (B, C, *spatial), floating in [0, 1], or integer/bool 0 and 1 where C > 1.
+        mode: None for binary when C = 1 and multiclass otherwise.
+        ignore_index: label of the voxels that do not count; needs a label map.
+        mask: (B, *spatial) or (B, 1, *spatial), nonzero where a voxel counts.
+        same_grid: False when `target` and `mask` may be finer or coarser than `input`.
+    """
+    ndim = check_input(input)
+    mode = resolve_mode(mode, input.shape[1])
+    if not isinstance(target, Tensor):
+        raise TypeError(f"expected `target` to be a tensor, got {type(target).__name__}")
+    if target.device != input.device:
+        raise ValueError(f"expected `target` on the device of `input`, {input.device}, got {target.device}")
+    form = _target_form(input, target, mode)
+    if form is None or (same_grid and target.shape[-ndim:] != input.shape[2:]):
+        raise ValueError(_shape_message(input, target, mode))
+
+    dtype = torch.promote_types(input.dtype, torch.float32)
+    counts = None if mask is None else _check_mask(mask, target, ndim)
+    if form == "labels":
+        memberships, known = _memberships(target, ndim, input.shape[1], mode, ignore_index)
+        if known is not None:
+            counts = known if counts is None else counts & known
+    else:
+        if ignore_index is not None:
+            raise ValueError(
+                f"expected `target` to be a label map when `ignore_index` is given, got class memberships of shape "
+                f"{tuple(target.shape)}: use `mask`"
+            )
+        check_memberships("target", target)
+        memberships = target.detach()
+    logits = input.to(dtype)
+    if counts is not None and same_grid:
+        logits = logits.masked_fill(~counts, 0)
+    return Prepared(logits, memberships.to(dtype), counts, mode)
+
+
+def _target_form(input: Tensor, target: Tensor, mode: Mode) -> str | None:
+    """Return "labels" or "memberships", or None when the shape and dtype of `target` fit neither."""
+    if target.shape[0] != input.shape[0]:
+        return None
+    channels = input.shape[1]
+    if target.ndim == input.ndim - 1:
+        return None if target.is_floating_point() or mode == "multilabel" else "labels"
+    if target.ndim != input.ndim:
+        return None
+    if target.shape[1] == 1 and not target.is_floating_point() and mode != "multilabel":
+        return "labels"
+    return "memberships" if target.shape[1] == channels else None
+
+
+def _memberships(
+    target: Tensor, ndim: int, channels: int, mode: Mode, ignore_index: int | None
+) -> tuple[Tensor, Tensor | None]:
+    """Return the memberships (B, C, *spatial) of a label map, and where its labels are known."""
+    if target.dtype in (torch.uint16, torch.uint32, torch.uint64):  # few operations take these
+        target = target.long()
+    labels = target if target.ndim == ndim + 2 else target.unsqueeze(1)
+    known = None
+    if ignore_index is not None:
+        known = labels != ignore_index
+        labels = labels.masked_fill(~known, 0)
+    check_labels("target", labels, 2 if mode == "binary" else channels)
+    if mode == "binary":
+        return labels, known
+    classes = torch.arange(channels, device=target.device).view(-1, *[1] * ndim)
+    memberships = labels == classes
+    return memberships if known is None else memberships & known, known
+
+
+def _check_mask(mask: Tensor, target: Tensor, ndim: int) -> Tensor:
+    grid = target.shape[-ndim:]
+    allowed = {(target.shape[0], *grid), (target.shape[0], 1, *grid)}
+    if not isinstance(mask, Tensor) or tuple(mask.shape) not in allowed:
+        came = tuple(mask.shape) if isinstance(mask, Tensor) else type(mask).__name__
+        raise ValueError(
+            f"expected `mask` to have one value a voxel, shape {(target.shape[0], *grid)} or "
+            f"{(target.shape[0], 1, *grid)}, got {came}"
+        )
+    return mask.bool().reshape(target.shape[0], 1, *grid)
+
+
+def _shape_message(input: Tensor, target: Tensor, mode: Mode) -> str:
+    batch, channels, *grid = input.shape
+    labels = f"a label map of integers, shape {(batch, *grid)} or {(batch, 1, *grid)}"
+    memberships = f"class memberships of floats, shape {(batch, channels, *grid)}"
+    rule = memberships if mode == "multilabel" else f"{labels}, or {memberships}"
+    message = (
+        f"expected `target` for {mode} `input` of shape {tuple(input.shape)} to be {rule}, "
+        f"got shape {tuple(target.shape)}, {target.dtype}"
+    )
+    if target.is_floating_point() and target.ndim == input.ndim - 1:
+        message += ": pass `target.long()` if it holds labels, or `target.unsqueeze(1)` if it holds memberships"
+    return message
