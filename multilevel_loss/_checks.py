@@ -53,7 +53,7 @@ def resolve_mode(mode: Mode | None, num_channels: int) -> Mode:
     if mode == "binary" and num_channels != 1:
         raise ValueError(f"expected `input` to have 1 channel when `mode` is 'binary', got {num_channels}")
     if mode == "multiclass" and num_channels < 2:
-        raise ValueError(f"expected `input` to have at least 2 channels when `mode` is 'multiclass', got {num_channels}")
+        raise ValueError("expected `input` to have at least 2 channels when `mode` is 'multiclass', got 1")
     return mode
 
 
@@ -80,9 +80,9 @@ def check_spacing(spacing: Spacing | None, batch: int, ndim: int, device: torch.
             raise TypeError(f"{rule}, got {spacing!r}") from error
     if tuple(values.shape) not in {(), (1,), (ndim,), (batch, ndim)}:
         raise ValueError(f"{rule}, got {_describe(spacing)}")
-    if not torch.compiler.is_compiling() and values.device.type == "cpu":
-        if not bool((torch.isfinite(values) & (values > 0)).all()):
-            raise ValueError(f"{rule}, got {_describe(spacing)}")
+    readable = values.device.type == "cpu" and not torch.compiler.is_compiling()
+    if readable and not bool((torch.isfinite(values) & (values > 0)).all()):
+        raise ValueError(f"{rule}, got {_describe(spacing)}")
     return values.to(device=device, dtype=torch.float64).expand(batch, ndim)
 
 

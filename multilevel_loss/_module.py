@@ -54,7 +54,7 @@ def as_module(name: str, function: Callable[Concatenate[Tensor, Tensor, P], Tens
         "function": staticmethod(function),
         "__module__": function.__module__,
         "__qualname__": name,
-        "__doc__": f"{summary}\n\nThe module of :func:`{function.__name__}`: its options are given once, here, or to the call.",
+        "__doc__": f"{summary}\n\nThe module of :func:`{function.__name__}`, whose options it takes, here or at the call.",
         "__signature__": signature.replace(parameters=options, return_annotation=inspect.Signature.empty),
     }
     return type(name, (Loss,), members)

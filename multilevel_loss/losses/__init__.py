@@ -1,0 +1,1 @@
+"""One file a loss: the function and its module."""
