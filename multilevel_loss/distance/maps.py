@@ -1,0 +1,193 @@
+"""Exact Euclidean distance maps of label maps and one-hot targets, batched, on any device."""
+
+from __future__ import annotations
+
+from typing import Literal, get_args
+
+import torch
+from torch import Tensor
+
+from .._checks import Spacing, check_choice, check_number, check_spacing
+from ._op import signed_distances
+
+Boundary = Literal["inner", "midpoint", "kervadec"]
+Side = Literal["both", "inside", "outside"]
+
+
+def signed_distance_map(
+    target: Tensor,
+    *,
+    num_classes: int | None = None,
+    spacing: Spacing | None = None,
+    boundary: Boundary = "inner",
+    normalize: Literal["max"] | None = None,
+    clip: float | None = None,
+    ignore_index: int | None = None,
+) -> Tensor:
+    r"""Exact signed Euclidean distance map of every class: negative inside, positive outside.
+
+    Φ(x) = −min_{y ∈ ∂D} ‖x − y‖ for x ∈ D, +min_{y ∈ ∂D} ‖x − y‖ otherwise
+
+    Args:
+        target: label map (B, *spatial), any integer or bool dtype, or one-hot or soft classes (B, C, *spatial),
+            floating, of which a voxel belongs to those above 0.5; 1 to 3 spatial dimensions.
+        num_classes: C ≥ 2 gives one map for each label 0 … C − 1; None takes a label map as binary (labels 0 and 1).
+        spacing: voxel size in mm, in the tensor's axis order (D, H, W): one value, one for each axis, or one row
+            for each sample (B, D); the map is then in mm. None measures in voxels, with exact integer squares.
+        boundary: where the map is 0. "inner": on ∂D, the voxels of D with a face neighbour outside D. "midpoint":
+            half of the smallest spacing beyond the last voxel of either side, so the map has no jump and no zeros.
+            "kervadec": as published with the boundary loss of Kervadec et al., distance to D outside and
+            −(distance to the complement − 1) inside, where the 1 is one voxel even in mm.
+        normalize: "max" divides each side of each map by its own maximum, so that it lies in [−1, 1].
+        clip: largest absolute distance kept, in the unit of the map, > 0; applied before `normalize`.
+        ignore_index: label whose voxels belong to no class.
+
+    Returns:
+        float32 (B, C, *spatial), C = 1 for a binary label map; voxels, mm with `spacing`, no unit with `normalize`.
+
+    Raises:
+        TypeError: `target` is not a tensor of integers, bools or floats.
+        ValueError: an argument breaks the rule above, or a label map on the CPU holds a label that is neither a
+            class nor `ignore_index`.
+
+    Note:
+        The map of an absent class, and of one that fills the image, is 0 everywhere. The image edge is no boundary.
+        Maps are constants: no gradient flows to `target`. Flips, permutations of axes and rotations by 90° of a map
+        are the map of the so transformed target; after any other augmentation compute the map anew. Compute a map on
+        the whole image, then crop it: the map of a crop does not know the boundary beyond its edge.
+
+    Example:
+        >>> target = torch.tensor([[0, 0, 1, 1, 1, 0]])
+        >>> signed_distance_map(target)
+        tensor([[[ 2.,  1.,  0., -1.,  0.,  1.]]])
+        >>> signed_distance_map(target, spacing=0.5, boundary="midpoint")
+        tensor([[[ 0.7500,  0.2500, -0.2500, -0.7500, -0.2500,  0.2500]]])
+
+    Source:
+        Eq. 7 of the multi-level loss. "kervadec": Kervadec et al., Boundary loss for highly unbalanced segmentation,
+        2019. "max": Xue et al., Shape-aware organ segmentation by predicting signed distance maps, 2020.
+    """
+    check_choice("boundary", boundary, get_args(Boundary))
+    check_choice("normalize", normalize, (None, "max"))
+    if clip is not None:
+        check_number("clip", clip, above=0)
+    distance, step = _signed_distances(target, num_classes, spacing, ignore_index, inner=boundary == "inner")
+    if boundary == "midpoint":
+        half = 0.5 if step is None else 0.5 * step
+        distance = distance - half * distance.sign()
+    elif boundary == "kervadec":
+        distance = distance + (distance < 0)
+    if clip is not None:
+        distance = distance.clamp(-clip, clip)
+    if normalize == "max" and distance.numel() > 0:
+        spatial = tuple(range(2, distance.ndim))
+        farthest = torch.where(
+            distance > 0, distance.amax(spatial, keepdim=True), -distance.amin(spatial, keepdim=True)
+        )
+        distance = torch.where(distance == 0, distance, distance / farthest)
+    return distance
+
+
+def distance_map(
+    target: Tensor,
+    *,
+    num_classes: int | None = None,
+    spacing: Spacing | None = None,
+    side: Side = "both",
+    ignore_index: int | None = None,
+) -> Tensor:
+    r"""Exact Euclidean distance of every voxel to the nearest voxel on the other side of its class's border.
+
+    d(x) = min_{y ∉ D} ‖x − y‖ for x ∈ D, min_{y ∈ D} ‖x − y‖ otherwise
+
+    Args:
+        target: as in `signed_distance_map`.
+        num_classes: as in `signed_distance_map`.
+        spacing: as in `signed_distance_map`.
+        side: "both", or the one side of the border that keeps its distances while the other gets 0.
+        ignore_index: as in `signed_distance_map`.
+
+    Returns:
+        float32 (B, C, *spatial), ≥ 0; voxels, or mm with `spacing`.
+
+    Raises:
+        TypeError: as in `signed_distance_map`.
+        ValueError: as in `signed_distance_map`.
+
+    Note:
+        The map of an absent class, and of one that fills the image, is 0 everywhere. No gradient flows to `target`.
+
+    Example:
+        >>> distance_map(torch.tensor([[0, 0, 1, 1, 1, 0]]))
+        tensor([[[2., 1., 1., 2., 1., 1.]]])
+    """
+    check_choice("side", side, get_args(Side))
+    distance, _ = _signed_distances(target, num_classes, spacing, ignore_index, inner=False)
+    if side == "both":
+        return distance.abs()
+    return (distance if side == "outside" else -distance).clamp(min=0)
+
+
+def _signed_distances(
+    target: Tensor, num_classes: int | None, spacing: Spacing | None, ignore_index: int | None, inner: bool
+) -> tuple[Tensor, Tensor | None]:
+    """Return the signed distances (B, C, *spatial) and the smallest spacing of each sample, (B, 1, ...)."""
+    inside = _membership(target, num_classes, ignore_index)
+    batch, channels, *spatial = inside.shape
+    # MPS has no float64, so there the spacing stays on the CPU.
+    device = "cpu" if inside.device.type == "mps" else inside.device
+    steps = check_spacing(spacing, batch, len(spatial), device)
+    each = None if steps is None else steps.detach().repeat_interleave(channels, 0)
+    distance = signed_distances(inside.flatten(0, 1), each, inner).view(inside.shape)
+    if steps is None:
+        return distance, None
+    return distance, steps.amin(1).to(distance).view(-1, *[1] * (inside.ndim - 1))
+
+
+def _membership(target: Tensor, num_classes: int | None, ignore_index: int | None) -> Tensor:
+    """Return which voxels belong to which class: contiguous bool (B, C, *spatial)."""
+    if not isinstance(target, Tensor) or target.is_complex():
+        came = target.dtype if isinstance(target, Tensor) else type(target).__name__
+        raise TypeError(f"expected `target` to be an integer, bool or floating tensor, got {came}")
+    shape = tuple(target.shape)
+    if target.is_floating_point():
+        if not 3 <= target.ndim <= 5:
+            raise ValueError(
+                "expected floating `target` to have shape (B, C, *spatial) with 1 to 3 spatial dimensions, "
+                f"got shape {shape}"
+            )
+        if num_classes not in (None, shape[1]):
+            raise ValueError(f"expected `num_classes` to be C of `target` (B, C, *spatial), {shape}, got {num_classes}")
+        if ignore_index is not None:
+            raise ValueError(f"expected `ignore_index` to be None when `target` is floating, got {ignore_index}")
+        return target.gt(0.5).contiguous()
+    if not 2 <= target.ndim <= 4:
+        raise ValueError(
+            "expected label map `target` to have shape (B, *spatial) with 1 to 3 spatial dimensions, "
+            f"got shape {shape}; a one-hot target has a floating dtype"
+        )
+    if num_classes is not None and num_classes < 2:
+        raise ValueError(f"expected `num_classes` to be at least 2, or None for labels 0 and 1, got {num_classes}")
+    _check_labels(target, 2 if num_classes is None else num_classes, ignore_index)
+    if num_classes is None:
+        inside = target.bool()[:, None]
+    else:
+        classes = torch.arange(num_classes, device=target.device)
+        inside = target[:, None] == classes.view(-1, *[1] * (target.ndim - 1))
+    if ignore_index is not None:
+        inside = inside & (target != ignore_index)[:, None]
+    return inside.contiguous()
+
+
+def _check_labels(target: Tensor, num_classes: int, ignore_index: int | None) -> None:
+    # Not while tracing, where values are unknown, nor elsewhere than on the CPU, where reading them would synchronise.
+    if target.dtype == torch.bool or target.device.type != "cpu" or torch.compiler.is_compiling() or not target.numel():
+        return
+    labels = target if ignore_index is None else target.masked_fill(target == ignore_index, 0)
+    lowest, highest = (int(value) for value in labels.aminmax())
+    if lowest < 0 or highest >= num_classes:
+        ignored = "" if ignore_index is None else f" or {ignore_index} (`ignore_index`)"
+        hint = "; divide a 0/255 mask by 255 or use target > 0" if highest == 255 else ""
+        raise ValueError(
+            f"expected `target` to hold labels 0 to {num_classes - 1}{ignored}, got {lowest} to {highest}{hint}"
+        )
