@@ -1,0 +1,63 @@
+"""A folder of 2-D images and masks: JPEG, PNG or TIFF files of 8 bits."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+from .case import Case, resize_slices, scale_intensities
+from .pairs import find_pairs
+
+SUFFIXES = (".jpg", ".jpeg", ".png", ".tif", ".tiff")
+
+
+def read_image_folder(folder: Path, *, size: int | None = None, threshold: int = 127) -> list[Case]:
+    """Read `folder/images/` and `folder/masks/`, each image as a volume of one slice.
+
+    An image and its mask share a name; what stands before the last "-" of it is the patient
+    ("`PANCREAS_0002-1090.jpg`" belongs to "`PANCREAS_0002`"), or all of it where there is none.
+    Such files carry no voxel spacing: distances are in pixels of the file, also after resizing.
+
+    Args:
+        folder: holds `images` and `masks`.
+        size: pixels of the longer side after resizing; None keeps every image as it is.
+        threshold: a mask pixel brighter than this, 0 to 255, is organ. Masks stored as JPEG need one near the middle.
+
+    Returns:
+        The cases, sorted by name: image (1, H, W) in [0, 1], label (1, H, W), spacing in pixels.
+
+    Raises:
+        FileNotFoundError: a folder is missing.
+        ValueError: an image without mask or a mask without image, a file that is truncated, unreadable or not of
+            8 bits, an image and a mask of different shapes.
+    """
+    cases = []
+    for pair in find_pairs(Path(folder) / "images", Path(folder) / "masks", SUFFIXES):
+        image, mask = _read_gray(pair.image), _read_gray(pair.mask)
+        if image.shape != mask.shape:
+            raise ValueError(f"expected {pair.mask} to have the shape of its image, {image.shape}, got {mask.shape}")
+        patient = pair.name.rpartition("-")[0] or pair.name
+        case = Case(
+            pair.name, patient, scale_intensities(image[None], (0, 255)), (mask > threshold)[None], (1.0, 1.0, 1.0)
+        )
+        cases.append(case if size is None else resize_slices(case, size))
+    return cases
+
+
+def _read_gray(path: Path) -> NDArray[np.uint8]:
+    content = path.read_bytes()
+    # Some OpenCV releases decode a truncated JPEG and fill the rest with grey: look for the end-of-image marker that
+    # follows the last start-of-scan marker (an embedded thumbnail has markers of its own, but before it).
+    if content.startswith(b"\xff\xd8") and content.rfind(b"\xff\xd9") < content.rfind(b"\xff\xda"):
+        raise ValueError(f"expected {path} to be a whole image, but it is truncated")
+    # Orientation tags are ignored: image and mask must meet pixel by pixel, as stored.
+    flags = cv2.IMREAD_GRAYSCALE | cv2.IMREAD_ANYDEPTH | cv2.IMREAD_IGNORE_ORIENTATION
+    pixels = cv2.imdecode(np.frombuffer(content, np.uint8), flags) if content else None
+    if pixels is None:
+        raise ValueError(f"expected {path} to be a whole image, but it cannot be decoded")
+    if pixels.dtype != np.uint8:
+        raise ValueError(f"expected {path} to have 8 bits a pixel, got {pixels.dtype}")
+    return np.asarray(pixels, dtype=np.uint8)
