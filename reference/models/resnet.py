@@ -1,0 +1,106 @@
+"""The backbone: ResNet-18 without its classifier, its last two blocks atrous."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+
+class BasicBlock(nn.Module):
+    """Two 3×3 convolutions and a shortcut, named as in torchvision."""
+
+    def __init__(self, in_channels: int, channels: int, stride: int, dilation: int) -> None:
+        super().__init__()
+        self.conv1 = nn.Conv2d(in_channels, channels, 3, stride, padding=dilation, dilation=dilation, bias=False)
+        self.bn1 = nn.BatchNorm2d(channels)
+        self.conv2 = nn.Conv2d(channels, channels, 3, padding=dilation, dilation=dilation, bias=False)
+        self.bn2 = nn.BatchNorm2d(channels)
+        self.downsample: nn.Module = nn.Identity()
+        if stride != 1 or in_channels != channels:
+            self.downsample = nn.Sequential(
+                nn.Conv2d(in_channels, channels, 1, stride, bias=False), nn.BatchNorm2d(channels)
+            )
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Return the block's output, `channels` wide."""
+        out = F.relu(self.bn1(self.conv1(x)))
+        return F.relu(self.bn2(self.conv2(out)) + self.downsample(x))
+
+
+class ResNet18(nn.Module):
+    """ResNet-18 features at 1/`out_stride` of the input, block3 and block4 at atrous rates 2 and 4.
+
+    The two choices of the paper's Table 2 are `conv1_stride` and `max_pool`; `out_stride` follows from them:
+    8 (2, True), 4 (2, False), 4 (1, True: the fine model), 2 (1, False).
+
+    Args:
+        in_channels: channels of the input, 3 for a unit of three slices.
+        width: channels of the first block; the later ones have 2, 4 and 8 times as many. The paper's is 64.
+        conv1_stride: stride of the first convolution, 1 or 2.
+        max_pool: whether the first block is preceded by max-pooling of stride 2.
+
+    Source: He et al., Deep residual learning, CVPR 2016; parameter names as in torchvision's `resnet18`.
+    """
+
+    def __init__(self, in_channels: int = 3, *, width: int = 64, conv1_stride: int = 2, max_pool: bool = True) -> None:
+        super().__init__()
+        self.out_channels = 8 * width
+        self.out_stride = 2 * conv1_stride * (2 if max_pool else 1)
+        self.conv1 = nn.Conv2d(in_channels, width, 7, conv1_stride, padding=3, bias=False)
+        self.bn1 = nn.BatchNorm2d(width)
+        self.maxpool = nn.MaxPool2d(3, stride=2, padding=1) if max_pool else nn.Identity()
+        self.layer1 = _layer(width, width, stride=1, dilation=1)
+        self.layer2 = _layer(width, 2 * width, stride=2, dilation=1)
+        self.layer3 = _layer(2 * width, 4 * width, stride=1, dilation=2)
+        self.layer4 = _layer(4 * width, 8 * width, stride=1, dilation=4)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Return the features (B, 8·width, ⌈H/out_stride⌉, ⌈W/out_stride⌉) of an image (B, in_channels, H, W)."""
+        x = self.maxpool(F.relu(self.bn1(self.conv1(x))))
+        features: Tensor = self.layer4(self.layer3(self.layer2(self.layer1(x))))
+        return features
+
+    def load_imagenet(self, weights: Mapping[str, Tensor] | str | Path) -> None:
+        """Load the ImageNet weights of torchvision's `resnet18`.
+
+        The first convolution's weights are repeated over the input's channels and divided by the number of
+        repetitions, so that copies of one image give the features of that image.
+
+        Args:
+            weights: a state dict, or the path of a file that holds one. Its classifier `fc` is left out.
+
+        Raises:
+            ValueError: if a weight is missing, unknown or of another shape, as it is when `width` is not 64.
+        """
+        given = weights if isinstance(weights, Mapping) else torch.load(weights, map_location="cpu", weights_only=True)
+        state = {name: value for name, value in given.items() if not name.startswith("fc.")}
+        own = self.state_dict()
+        if "conv1.weight" in state:
+            repeats, rest = divmod(self.conv1.in_channels, state["conv1.weight"].shape[1])
+            if rest == 0:
+                state["conv1.weight"] = state["conv1.weight"].repeat(1, repeats, 1, 1) / repeats
+        # The oldest published files lack this counter, which only averages without momentum need.
+        counters = {name: value for name, value in own.items() if name.endswith("num_batches_tracked")}
+        state = counters | state
+        if state.keys() != own.keys():
+            raise ValueError(
+                "expected `weights` to name the parameters of torchvision's resnet18, "
+                f"got missing {sorted(own.keys() - state.keys())[:3]}, unknown {sorted(state.keys() - own.keys())[:3]}"
+            )
+        for name, value in state.items():
+            if value.shape != own[name].shape:
+                raise ValueError(
+                    f"expected `weights` to fit this backbone (width {self.conv1.out_channels}; ImageNet weights need "
+                    f"64), got {name} of shape {tuple(value.shape)} instead of {tuple(own[name].shape)}"
+                )
+        self.load_state_dict(state)
+
+
+def _layer(in_channels: int, channels: int, stride: int, dilation: int) -> nn.Sequential:
+    return nn.Sequential(
+        BasicBlock(in_channels, channels, stride, dilation), BasicBlock(channels, channels, 1, dilation)
+    )
