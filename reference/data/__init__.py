@@ -3,6 +3,7 @@
 from .case import Case, resize_slices, scale_intensities
 from .images2d import read_image_folder
 from .nifti import read_nifti_folder
+from .phantom import make_phantom
 from .splits import Split, split_by_patient
 from .units import SliceUnits, Unit, neighbor_slices
 
@@ -11,6 +12,7 @@ __all__ = [
     "SliceUnits",
     "Split",
     "Unit",
+    "make_phantom",
     "neighbor_slices",
     "read_image_folder",
     "read_nifti_folder",

@@ -28,13 +28,13 @@ def find_pairs(images: Path, masks: Path, suffixes: tuple[str, ...]) -> list[Pai
     """
     image_files, mask_files = _files_by_name(images, suffixes), _files_by_name(masks, suffixes)
     for present, absent, folder, kind in (
-        (image_files, mask_files, masks, "mask"),
-        (mask_files, image_files, images, "image"),
+        (image_files, mask_files, masks, "a mask"),
+        (mask_files, image_files, images, "an image"),
     ):
         lonely = sorted(present.keys() - absent.keys())
         if lonely:
             more = f" (and {len(lonely) - 1} more)" if len(lonely) > 1 else ""
-            raise ValueError(f"expected a {kind} for {present[lonely[0]]} in {folder}, found none{more}")
+            raise ValueError(f"expected {kind} for {present[lonely[0]]} in {folder}, found none{more}")
     return [Pair(name, image_files[name], mask_files[name]) for name in sorted(image_files)]
 
 
