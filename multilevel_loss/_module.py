@@ -28,7 +28,7 @@ class Loss(nn.Module, Generic[P]):
         for name in options:
             if name not in known:
                 raise TypeError(f"expected options of {type(self).__name__} among {', '.join(known)}, got `{name}`")
-        self._bound = tuple(options)
+        self.options = tuple(options)
         for name, value in options.items():
             if isinstance(value, Tensor):
                 self.register_buffer(name, value, persistent=False)
@@ -37,12 +37,12 @@ class Loss(nn.Module, Generic[P]):
 
     def forward(self, input: Tensor, target: Tensor, *args: P.args, **options: P.kwargs) -> Tensor:
         """Return the loss of logits (B, C, *spatial) against a target; see the function for shapes and options."""
-        bound = {name: getattr(self, name) for name in self._bound}
+        bound = {name: getattr(self, name) for name in self.options}
         return type(self).function(input, target, *args, **(bound | options))
 
     def extra_repr(self) -> str:
         """Return the options that were given."""
-        return ", ".join(f"{name}={getattr(self, name)!r}" for name in self._bound)
+        return ", ".join(f"{name}={getattr(self, name)!r}" for name in self.options)
 
 
 def as_module(name: str, function: Callable[Concatenate[Tensor, Tensor, P], Tensor]) -> type[Loss[P]]:
@@ -54,7 +54,7 @@ def as_module(name: str, function: Callable[Concatenate[Tensor, Tensor, P], Tens
         "function": staticmethod(function),
         "__module__": function.__module__,
         "__qualname__": name,
-        "__doc__": f"{summary}\n\nThe module of :func:`{function.__name__}`, whose options it takes, here or at the call.",
+        "__doc__": f"{summary}\n\nThe module of :func:`{function.__name__}`; takes its options, here or at the call.",
         "__signature__": signature.replace(parameters=options, return_annotation=inspect.Signature.empty),
     }
     return type(name, (Loss,), members)

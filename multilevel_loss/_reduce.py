@@ -4,26 +4,26 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from functools import wraps
-from typing import Concatenate, ParamSpec, TypeVar, get_args
+from typing import Any, TypeVar, cast, get_args
 
 import torch
 from torch import Tensor
 
 from multilevel_loss._checks import Reduction, check_choice
 
-P = ParamSpec("P")
-R = TypeVar("R")
+F = TypeVar("F", bound=Callable[..., Any])
 
 
-def full_precision(function: Callable[Concatenate[Tensor, P], R]) -> Callable[Concatenate[Tensor, P], R]:
-    """Run `function` with autocast disabled on the device of its first argument."""
+def full_precision(function: F) -> F:
+    """Make `function` run with autocast disabled on the device of its first argument."""
 
     @wraps(function)
-    def wrapper(input: Tensor, *args: P.args, **kwargs: P.kwargs) -> R:
-        with torch.autocast(getattr(input, "device", torch.device("cpu")).type, enabled=False):
+    def wrapper(input: Tensor, *args: Any, **kwargs: Any) -> Any:
+        # What is no tensor has no device; the function itself says what is wrong with it.
+        with torch.autocast(input.device.type if hasattr(input, "device") else "cpu", enabled=False):
             return function(input, *args, **kwargs)
 
-    return wrapper
+    return cast(F, wrapper)
 
 
 def class_weights(

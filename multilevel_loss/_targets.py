@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-from typing import NamedTuple
-
 import torch
 from torch import Tensor
 
 from multilevel_loss._checks import Mode, check_input, check_labels, check_memberships, resolve_mode
 
 
-class Prepared(NamedTuple):
+class Prepared:
     """Logits and class memberships in one form, and the voxels that count.
 
     Attributes:
@@ -21,15 +19,24 @@ class Prepared(NamedTuple):
         mode: the activation meant.
     """
 
-    logits: Tensor
-    target: Tensor
-    mask: Tensor | None
-    mode: Mode
+    def __init__(self, logits: Tensor, target: Tensor, mask: Tensor | None, mode: Mode) -> None:
+        self.logits = logits
+        self.target = target
+        self.mask = mask
+        self.mode: Mode = mode
+        self._probability: Tensor | None = None
+
+    @property
+    def device(self) -> torch.device:
+        """The device of the tensors."""
+        return self.logits.device
 
     def probability(self) -> Tensor:
-        """Return the activated logits, 0 where masked."""
-        activated = self.logits.softmax(1) if self.mode == "multiclass" else self.logits.sigmoid()
-        return activated if self.mask is None else activated.masked_fill(~self.mask, 0)
+        """Return the activated logits, 0 where masked; computed once."""
+        if self._probability is None:
+            activated = self.logits.softmax(1) if self.mode == "multiclass" else self.logits.sigmoid()
+            self._probability = activated if self.mask is None else activated.masked_fill(~self.mask, 0)
+        return self._probability
 
     def membership(self) -> Tensor:
         """Return the target, 0 where masked."""
@@ -39,9 +46,18 @@ class Prepared(NamedTuple):
         """Return the first class that counts: 1 when the background, class 0 of several, is left out."""
         return 0 if include_background or self.target.shape[1] == 1 else 1
 
+    def with_logits(self, logits: Tensor) -> Prepared:
+        """Return the same target beside other logits, of any grid."""
+        if logits.shape[:2] != self.logits.shape[:2] or logits.ndim != self.logits.ndim:
+            raise ValueError(
+                f"expected `point_input` to have shape {tuple(self.logits.shape[:2])} and {self.logits.ndim - 2} "
+                f"spatial dimensions as `input`, got shape {tuple(logits.shape)}"
+            )
+        return Prepared(logits.to(self.logits.dtype), self.target, self.mask, self.mode)
+
 
 def prepare(
-    input: Tensor,
+    input: Tensor | Prepared,
     target: Tensor,
     *,
     mode: Mode | None,
@@ -52,7 +68,8 @@ def prepare(
     """Check a prediction against its target and bring both to the form of :class:`Prepared`.
 
     Args:
-        input: logits (B, C, *spatial), floating; half precisions are computed on as float32.
+        input: logits (B, C, *spatial), floating; half precisions are computed on as float32. What was prepared
+            already, by a loss that shares it among its terms, is returned as it is.
         target: label map (B, *spatial) or (B, 1, *spatial), any integer or bool dtype; or class memberships
             (B, C, *spatial), floating in [0, 1], or integer/bool 0 and 1 where C > 1.
         mode: None for binary when C = 1 and multiclass otherwise.
@@ -60,6 +77,8 @@ def prepare(
         mask: (B, *spatial) or (B, 1, *spatial), nonzero where a voxel counts.
         same_grid: False when `target` and `mask` may be finer or coarser than `input`.
     """
+    if isinstance(input, Prepared):
+        return input
     ndim = check_input(input)
     mode = resolve_mode(mode, input.shape[1])
     if not isinstance(target, Tensor):
@@ -145,5 +164,6 @@ def _shape_message(input: Tensor, target: Tensor, mode: Mode) -> str:
         f"got shape {tuple(target.shape)}, {target.dtype}"
     )
     if target.is_floating_point() and target.ndim == input.ndim - 1:
-        message += ": pass `target.long()` if it holds labels, or `target.unsqueeze(1)` if it holds memberships"
+        message += ": pass `target.long()` if it holds labels"
+        message += ", or `target.unsqueeze(1)` if it holds memberships" if channels == 1 else ""
     return message

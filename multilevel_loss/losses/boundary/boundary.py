@@ -1,0 +1,139 @@
+"""Boundary loss."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Literal
+
+from torch import Tensor
+
+from multilevel_loss._checks import Mode, Reduction, Spacing, check_choice
+from multilevel_loss._module import as_module
+from multilevel_loss._reduce import class_weights, full_precision, reduce
+from multilevel_loss._targets import Prepared, prepare
+from multilevel_loss.distance.maps import Boundary, signed_distance_map
+
+
+@full_precision
+def boundary_loss(
+    input: Tensor,
+    target: Tensor,
+    *,
+    mode: Mode | None = None,
+    include_background: bool = True,
+    distance_map: Tensor | None = None,
+    spacing: Spacing | None = None,
+    boundary: Boundary = "inner",
+    normalize: Literal["max"] | None = None,
+    clip: float | None = None,
+    offset: Literal["optimal"] | None = None,
+    ignore_index: int | None = None,
+    mask: Tensor | None = None,
+    class_mask: Tensor | None = None,
+    weight: Tensor | Sequence[float] | None = None,
+    reduction: Reduction = "mean",
+) -> Tensor:
+    r"""Boundary loss: the probability weighed by the signed distance to the true boundary.
+
+    .. math:: \frac{1}{|\Omega|} \sum p \, \Phi
+
+    with Φ the signed distance map of the truth, negative inside.
+
+    Args:
+        input: logits (B, C, *spatial), 1-D to 3-D, any floating dtype.
+        target: label map (B, *spatial) or (B, 1, *spatial), any integer or bool dtype, or class memberships
+            (B, C, *spatial), floating in [0, 1]; a voxel of membership above ½ lies inside.
+        mode: "binary" (sigmoid), "multiclass" (softmax) or "multilabel" (sigmoid); None for binary when C = 1,
+            multiclass otherwise.
+        include_background: False leaves class 0 of several out.
+        distance_map: precomputed map (B, C, *spatial), negative inside, any floating dtype; computed when None.
+        spacing: mm, in the axis order of the tensor (D, H, W): a number, one a spatial axis, or (B, number of axes);
+            None measures in voxels.
+        boundary: where the map is 0; see :func:`multilevel_loss.signed_distance_map`, as for the next two.
+        normalize: scaling of the map.
+        clip: bound on the absolute distance.
+        offset: "optimal" subtracts the least value the loss can take, so that 0 is perfect; the gradient is the same.
+        ignore_index: label of voxels that do not count.
+        mask: (B, *spatial) or (B, 1, *spatial), nonzero where a voxel counts.
+        class_mask: (B, C), nonzero where a class is labelled in a sample.
+        weight: (C,) weight of each class, background included; relative, since the mean divides by its sum.
+        reduction: "mean", "sum" or "none".
+
+    Returns:
+        A float32 (float64 for float64 input) scalar in the unit of the map, negative for a good prediction unless
+        `offset` is given; (B, C', *spatial) for "none".
+
+    Raises:
+        TypeError: `input` or `target` is not a tensor, or `input` is not floating.
+        ValueError: a shape, label or option breaks a rule above; the message says which.
+
+    Note:
+        Finite for any finite logits; a class that is absent or fills the image has the map 0 and so no gradient.
+        The map is a constant. Alone, the loss may collapse to the empty prediction: add it to a region loss, as
+        :class:`multilevel_loss.MLLoss` does. A NaN logit gives a NaN loss unless it is masked.
+
+    Example:
+        >>> import torch
+        >>> logits = torch.tensor([[[9.0, 9.0, 9.0, -9.0, -9.0]]])
+        >>> target = torch.tensor([[1, 1, 1, 0, 0]])
+        >>> round(boundary_loss(logits, target).item(), 2)
+        -0.6
+        >>> round(boundary_loss(logits, target, offset="optimal").item(), 2)
+        0.0
+
+    Source:
+        Eqs. 6 and 7 of Liu et al., from Kervadec et al., Boundary loss for highly unbalanced segmentation (MIDL
+        2019). Their sum is a mean here; their map is `boundary="kervadec"`.
+    """
+    prepared = prepare(input, target, mode=mode, ignore_index=ignore_index, mask=mask)
+    first = prepared.first_class(include_background)
+    if distance_map is None:
+        distance_map = signed_distance_map(
+            prepared.target[:, first:], spacing=spacing, boundary=boundary, normalize=normalize, clip=clip
+        )
+    else:
+        distance_map = check_distance_map(distance_map, prepared)[:, first:]
+    return weighted_distance(
+        prepared,
+        prepared.probability()[:, first:],
+        distance_map,
+        offset=offset,
+        weight=class_weights(weight, class_mask, prepared.logits, first),
+        reduction=reduction,
+    )
+
+
+def check_distance_map(distance_map: Tensor, prepared: Prepared) -> Tensor:
+    """Return a given map, checked against the logits, in their dtype and without a gradient."""
+    if distance_map.shape != prepared.logits.shape or not distance_map.is_floating_point():
+        raise ValueError(
+            f"expected `distance_map` to be floating and of the shape of `input`, {tuple(prepared.logits.shape)}, "
+            f"got shape {tuple(distance_map.shape)}, {distance_map.dtype}"
+        )
+    return distance_map.detach().to(prepared.logits)
+
+
+def weighted_distance(
+    prepared: Prepared,
+    probability: Tensor,
+    distance_map: Tensor,
+    *,
+    offset: Literal["optimal"] | None,
+    weight: Tensor | None,
+    reduction: Reduction,
+) -> Tensor:
+    """Reduce p·Φ over the classes (B, C', *spatial) that count."""
+    check_choice("offset", offset, (None, "optimal"))
+    distances = distance_map.to(probability.dtype)
+    loss = probability * distances
+    if offset == "optimal":
+        least = distances.clamp_max(0)
+        loss = loss - (least if prepared.mask is None else least.masked_fill(~prepared.mask, 0))
+    share = None if weight is None else weight.view(*weight.shape, *[1] * (loss.ndim - 2))
+    if prepared.mask is not None:
+        counts = prepared.mask.to(loss.dtype)
+        share = counts if share is None else share * counts
+    return reduce(loss, share, reduction)
+
+
+BoundaryLoss = as_module("BoundaryLoss", boundary_loss)

@@ -1,0 +1,274 @@
+"""The multi-level structural loss: region, boundary and uncertain points together."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, cast
+
+import torch
+from torch import Tensor, nn
+
+from multilevel_loss._checks import Mode, Spacing, check_number
+from multilevel_loss._module import Loss
+from multilevel_loss._reduce import full_precision
+from multilevel_loss._targets import prepare
+from multilevel_loss.losses.boundary.boundary import BoundaryLoss, boundary_loss
+from multilevel_loss.losses.pixel.uncertain_point import UncertainPointLoss, uncertain_point_loss
+from multilevel_loss.losses.region.dice import DiceLoss, dice_loss
+from multilevel_loss.schedules import Schedule
+
+_SHARED = {"mode", "include_background", "ignore_index", "mask", "class_mask", "weight", "reduction"}
+
+
+@full_precision
+def multilevel_loss(
+    input: Tensor,
+    target: Tensor,
+    *,
+    region: Callable[..., Tensor] = dice_loss,
+    boundary: Callable[..., Tensor] = boundary_loss,
+    pixel: Callable[..., Tensor] = uncertain_point_loss,
+    alpha: float = 1.0,
+    beta: float = 1.0,
+    mode: Mode | None = None,
+    include_background: bool = True,
+    spacing: Spacing | None = None,
+    distance_map: Tensor | None = None,
+    point_input: Tensor | None = None,
+    point_coords: Tensor | None = None,
+    generator: torch.Generator | None = None,
+    ignore_index: int | None = None,
+    mask: Tensor | None = None,
+    class_mask: Tensor | None = None,
+    weight: Tensor | Sequence[float] | None = None,
+    return_components: bool = False,
+) -> Tensor | tuple[Tensor, dict[str, Tensor]]:
+    r"""Multi-level structural loss: region, boundary and uncertain points.
+
+    .. math:: E_R + \alpha E_B + \beta E_P
+
+    Args:
+        input: logits (B, C, *spatial), 1-D to 3-D, any floating dtype.
+        target: label map (B, *spatial) or (B, 1, *spatial), any integer or bool dtype, or class memberships
+            (B, C, *spatial), floating in [0, 1].
+        region: E_R, a loss of this library, function or module.
+        boundary: E_B, likewise; one that takes `spacing` and `distance_map` where these are given.
+        pixel: E_P, likewise; one that takes `point_coords` and `generator` where these are given.
+        alpha: α. A term of weight 0 is not computed.
+        beta: β, likewise.
+        mode: "binary" (sigmoid), "multiclass" (softmax) or "multilabel" (sigmoid); None for binary when C = 1,
+            multiclass otherwise.
+        include_background: False leaves class 0 of several out of every term.
+        spacing: mm, in the axis order of the tensor (D, H, W): a number, one a spatial axis, or (B, number of axes);
+            None measures in voxels.
+        distance_map: precomputed signed distance map (B, C, *spatial), negative inside; computed when None.
+        point_input: logits (B, C, *spatial') for the pixel term, coarser or finer than `input`, which is taken when
+            None; the target is sampled at the same places of the image.
+        point_coords: (B, P, D) in [0, 1], x first, replays these points instead of drawing any.
+        generator: the source of randomness for the points; torch's default one when None.
+        ignore_index: label of voxels that do not count.
+        mask: (B, *spatial) or (B, 1, *spatial), nonzero where a voxel counts.
+        class_mask: (B, C), nonzero where a class is labelled in a sample.
+        weight: (C,) weight of each class in every term, background included.
+        return_components: return also the terms by name, before they are weighted.
+
+    Returns:
+        A float32 (float64 for float64 input) scalar; with `return_components` a pair of it and a dictionary of
+        those of "region", "boundary" and "pixel" that were computed.
+
+    Raises:
+        TypeError: `input` or `target` is not a tensor, or `input` is not floating.
+        ValueError: a shape, label or option breaks a rule above; the message says which.
+
+    Note:
+        Finite, with finite gradients, for any finite logits, whichever classes are absent. The boundary term is
+        negative for a good prediction unless it is ``BoundaryLoss(offset="optimal")``.
+
+    Example:
+        >>> import torch
+        >>> logits = torch.randn(2, 1, 32, 32, requires_grad=True)
+        >>> target = torch.zeros(2, 32, 32, dtype=torch.long)
+        >>> target[:, 8:12, 8:24] = 1
+        >>> loss, terms = multilevel_loss(logits, target, return_components=True)
+        >>> loss.backward()
+        >>> sorted(terms)
+        ['boundary', 'pixel', 'region']
+
+    Source:
+        Eqs. 3 and 11 of Liu et al.
+    """
+    prepared = prepare(input, target, mode=mode, ignore_index=ignore_index, mask=mask)
+    # A prepared prediction stands in for the two tensors it was made from, so that the terms share its activation.
+    shared, memberships = cast(Tensor, prepared), prepared.target
+    common = _given(class_mask=class_mask, weight=weight) | {"include_background": include_background}
+    components = {"region": region(shared, memberships, **common)}
+    if alpha != 0:
+        components["boundary"] = boundary(
+            shared, memberships, **common, **_given(spacing=spacing, distance_map=distance_map)
+        )
+    if beta != 0:
+        points = _given(point_coords=point_coords, generator=generator)
+        at_points = shared if point_input is None else cast(Tensor, prepared.with_logits(point_input))
+        components["pixel"] = pixel(at_points, memberships, **common, **points)
+    scale = {"region": 1.0, "boundary": alpha, "pixel": beta}
+    total = torch.stack([scale[name] * term for name, term in components.items()]).sum()
+    return (total, components) if return_components else total
+
+
+class MLLoss(nn.Module):
+    r"""Multi-level structural loss: region, boundary and uncertain points.
+
+    .. math:: E_R + \alpha E_B + \beta E_P
+
+    Args:
+        region: E_R, :class:`DiceLoss` when None; any loss module of this library may take its place.
+        boundary: E_B, :class:`BoundaryLoss` when None.
+        pixel: E_P, :class:`UncertainPointLoss` when None.
+        alpha: α, a number or a schedule, a function of the epoch.
+        beta: β, likewise.
+        mode: "binary" (sigmoid), "multiclass" (softmax) or "multilabel" (sigmoid); None for binary when C = 1,
+            multiclass otherwise.
+        include_background: False leaves class 0 of several out of every term.
+        ignore_index: label of voxels that do not count.
+        weight: (C,) weight of each class in every term, background included.
+        return_components: return also the terms by name, before they are weighted.
+
+    Raises:
+        TypeError: a term is not a loss module of this library.
+        ValueError: a term was given an option that all terms share; give it here.
+
+    Note:
+        With a schedule, call :meth:`set_epoch` at the start of each epoch; the epoch is part of ``state_dict()``.
+        A schedule that is used without ever having been told the epoch warns, once.
+
+    Example:
+        >>> import torch
+        >>> from multilevel_loss import LinearRamp, StepAt
+        >>> loss = MLLoss(alpha=LinearRamp(0, 1, step=0.2), beta=StepAt(12))
+        >>> loss.set_epoch(3)
+        >>> loss.weights
+        {'region': 1.0, 'boundary': 0.6000000000000001, 'pixel': 0.0}
+        >>> logits, target = torch.randn(1, 3, 8, 8, 8), torch.randint(3, (1, 8, 8, 8))
+        >>> loss(logits, target).shape
+        torch.Size([])
+
+    Source:
+        Eqs. 3 and 11 of Liu et al.; the schedules of the example are those of its §4.1.1.
+    """
+
+    def __init__(
+        self,
+        *,
+        region: Loss[...] | None = None,
+        boundary: Loss[...] | None = None,
+        pixel: Loss[...] | None = None,
+        alpha: float | Schedule = 1.0,
+        beta: float | Schedule = 1.0,
+        mode: Mode | None = None,
+        include_background: bool = True,
+        ignore_index: int | None = None,
+        weight: Tensor | Sequence[float] | None = None,
+        return_components: bool = False,
+    ) -> None:
+        super().__init__()
+        self.region = _term("region", region, DiceLoss)
+        self.boundary = _term("boundary", boundary, BoundaryLoss)
+        self.pixel = _term("pixel", pixel, UncertainPointLoss)
+        for name, value in (("alpha", alpha), ("beta", beta)):
+            if not callable(value):
+                check_number(name, value)
+        self.alpha = alpha
+        self.beta = beta
+        self.mode = mode
+        self.include_background = include_background
+        self.ignore_index = ignore_index
+        self.weight: Tensor | None
+        self.register_buffer("weight", None if weight is None else torch.as_tensor(weight), persistent=False)
+        self.return_components = return_components
+        self._epoch: int | None = None
+
+    @property
+    def epoch(self) -> int:
+        """The current epoch, counted from 0."""
+        return self._epoch or 0
+
+    def set_epoch(self, epoch: int) -> None:
+        """Set the epoch, counted from 0, that the schedules are evaluated at."""
+        if epoch < 0:
+            raise ValueError(f"expected `epoch` to be at least 0, got {epoch!r}")
+        self._epoch = epoch
+
+    @property
+    def weights(self) -> dict[str, float]:
+        """The weight of each term in the current epoch."""
+        at_epoch = {"boundary": self.alpha, "pixel": self.beta}
+        return {"region": 1.0} | {name: float(w(self.epoch) if callable(w) else w) for name, w in at_epoch.items()}
+
+    def forward(
+        self,
+        input: Tensor,
+        target: Tensor,
+        *,
+        spacing: Spacing | None = None,
+        distance_map: Tensor | None = None,
+        point_input: Tensor | None = None,
+        point_coords: Tensor | None = None,
+        generator: torch.Generator | None = None,
+        mask: Tensor | None = None,
+        class_mask: Tensor | None = None,
+    ) -> Tensor | tuple[Tensor, dict[str, Tensor]]:
+        """Return the loss; the arguments are those of :func:`multilevel_loss.functional.multilevel_loss`."""
+        if self._epoch is None and (callable(self.alpha) or callable(self.beta)):
+            self._epoch = 0
+            warnings.warn(
+                "MLLoss has a schedule for `alpha` or `beta` but was never told the epoch: call `set_epoch(epoch)` at "
+                "the start of each epoch, or its weights stay those of epoch 0",
+                stacklevel=2,
+            )
+        weights = self.weights
+        return multilevel_loss(
+            input,
+            target,
+            region=self.region,
+            boundary=self.boundary,
+            pixel=self.pixel,
+            alpha=weights["boundary"],
+            beta=weights["pixel"],
+            mode=self.mode,
+            include_background=self.include_background,
+            spacing=spacing,
+            distance_map=distance_map,
+            point_input=point_input,
+            point_coords=point_coords,
+            generator=generator,
+            ignore_index=self.ignore_index,
+            mask=mask,
+            class_mask=class_mask,
+            weight=self.weight,
+            return_components=self.return_components,
+        )
+
+    def get_extra_state(self) -> dict[str, int | None]:
+        """Return the epoch, for ``state_dict()``."""
+        return {"epoch": self._epoch}
+
+    def set_extra_state(self, state: Mapping[str, int | None]) -> None:
+        """Restore the epoch from a ``state_dict()``."""
+        self._epoch = state["epoch"]
+
+
+def _given(**options: Any) -> dict[str, Any]:
+    """Return the options that are not None, so that a term need not know those that were not asked for."""
+    return {name: value for name, value in options.items() if value is not None}
+
+
+def _term(name: str, term: Loss[...] | None, default: type[Loss[...]]) -> Loss[...]:
+    if term is None:
+        return default()
+    if not isinstance(term, Loss):
+        raise TypeError(f"expected `{name}` to be a loss module of multilevel_loss, got {type(term).__name__}")
+    if owned := _SHARED.intersection(term.options):
+        option = min(owned)
+        raise ValueError(f"expected `{option}`, which all terms share, to be given to MLLoss, got it in `{name}`")
+    return term

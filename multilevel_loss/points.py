@@ -1,0 +1,170 @@
+"""Uncertain points: where a prediction hesitates, on any grid of one to three dimensions.
+
+Coordinates are (x, y, z), the last spatial axis first, in [0, 1] from edge to edge of the image: the centre of cell i
+of W lies at (i + ½) / W. They mean the same place on every grid that covers the image, however coarse.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from itertools import product
+
+import torch
+from torch import Tensor
+
+from multilevel_loss._checks import Mode, check_input, check_number, resolve_mode
+
+
+def sample_points(field: Tensor, point_coords: Tensor) -> Tensor:
+    """Sample a field at points, linearly between cell centres and constant beyond the outermost ones.
+
+    Args:
+        field: (B, C, *spatial), 1-D to 3-D, floating.
+        point_coords: (B, P, D), see the module for their meaning.
+
+    Returns:
+        (B, C, P), in the dtype of `field`; differentiable in `field`, on CUDA deterministically where
+        :func:`torch.use_deterministic_algorithms` asks for it.
+
+    Raises:
+        ValueError: `point_coords` has another batch size or number of dimensions.
+
+    Example:
+        >>> sample_points(torch.tensor([[[0.0, 10.0]]]), torch.tensor([[[0.25], [0.5], [1.0]]]))
+        tensor([[[ 0.,  5., 10.]]])
+
+    Source:
+        The bilinear sampling of PointRend (Kirillov et al., CVPR 2020), with the border repeated instead of zeros,
+        which would pull logits at the image edge towards ½.
+    """
+    _check_coords(point_coords, field)
+    corners, shares = [], []
+    for index, share in _linear_corners(point_coords, field.shape[2:]):
+        corners.append(index)
+        shares.append(share)
+    # One gather over all corners: its backward is the one operation that has to be deterministic.
+    index = torch.cat(corners, 1).unsqueeze(1).expand(-1, field.shape[1], -1)
+    values = field.flatten(2).gather(2, index).view(*field.shape[:2], len(corners), -1)
+    return torch.sum(values * torch.stack(shares, 1).unsqueeze(1).to(field.dtype), 2)
+
+
+def nearest_points(field: Tensor, point_coords: Tensor) -> Tensor:
+    """Return the value of the cell in which each point lies, (B, C, P), for a field (B, C, *spatial) of any dtype."""
+    _check_coords(point_coords, field)
+    index = torch.zeros_like(point_coords[..., 0], dtype=torch.int64)
+    for axis, size in enumerate(field.shape[2:]):
+        cell = (point_coords[..., -1 - axis] * size).long().clamp(0, size - 1)
+        index = index * size + cell
+    return field.flatten(2).gather(2, index.unsqueeze(1).expand(-1, field.shape[1], -1))
+
+
+def uncertainty(logits: Tensor, mode: Mode) -> Tensor:
+    """Return how undecided logits (B, C, N) are, (B, N): 0 where on the edge of a decision, the less the surer.
+
+    −|logit| of the least decided class for sigmoid modes, second largest − largest logit for multiclass.
+    """
+    if mode == "multiclass":
+        largest, second = logits.topk(2, dim=1).values.unbind(1)
+        return second - largest
+    return -logits.abs().amin(1)
+
+
+@torch.no_grad()
+def uncertain_points(
+    input: Tensor,
+    num_points: int,
+    *,
+    mode: Mode | None = None,
+    oversample_ratio: float = 3.0,
+    importance_sample_ratio: float = 0.75,
+    mask: Tensor | None = None,
+    generator: torch.Generator | None = None,
+) -> Tensor:
+    """Draw points near the decision boundary of a prediction.
+
+    Of ⌊k·N⌋ uniform points the ⌊m·N⌋ most uncertain are kept, and N − ⌊m·N⌋ fresh uniform ones added.
+
+    Args:
+        input: logits (B, C, *spatial), 1-D to 3-D.
+        num_points: N, at least 1; may exceed the number of voxels.
+        mode: "binary", "multiclass" or "multilabel"; None for binary when C = 1, multiclass otherwise.
+        oversample_ratio: k, at least 1.
+        importance_sample_ratio: m, from 0 to 1.
+        mask: (B, 1, *spatial') bool, on this grid or another; points are drawn in its True voxels only. In a sample
+            without one they are drawn anywhere.
+        generator: the source of randomness; torch's default one when None.
+
+    Returns:
+        Coordinates (B, N, D) in [0, 1], x first, float32; the same for all classes; no gradient flows through them.
+
+    Raises:
+        ValueError: an option breaks a rule above.
+
+    Example:
+        >>> import torch
+        >>> logits = torch.linspace(-8, 8, 64).view(1, 1, 64)  # undecided in the middle
+        >>> points = uncertain_points(logits, 16, generator=torch.Generator().manual_seed(0))
+        >>> points.shape, int(((points - 0.5).abs() < 0.25).sum()) >= 12
+        (torch.Size([1, 16, 1]), True)
+
+    Source:
+        §2.4 of Liu et al. (k = 3, m = 0.75), after PointRend (Kirillov et al., CVPR 2020): logits are interpolated
+        first, their uncertainty is taken then.
+    """
+    check_input(input)
+    mode = resolve_mode(mode, input.shape[1])
+    if num_points < 1:
+        raise ValueError(f"expected `num_points` to be at least 1, got {num_points!r}")
+    check_number("oversample_ratio", oversample_ratio, minimum=1)
+    if not 0 <= importance_sample_ratio <= 1:
+        raise ValueError(f"expected `importance_sample_ratio` to be from 0 to 1, got {importance_sample_ratio!r}")
+    num_uncertain = int(importance_sample_ratio * num_points)
+    num_drawn = int(oversample_ratio * num_points)
+    drawn = _uniform_points(input, num_drawn + num_points - num_uncertain, mask, generator)
+    candidates, fresh = drawn[:, :num_drawn], drawn[:, num_drawn:]
+    chosen = uncertainty(sample_points(input.float(), candidates), mode).topk(num_uncertain, dim=1).indices
+    kept = candidates.gather(1, chosen.unsqueeze(-1).expand(-1, -1, candidates.shape[-1]))
+    return torch.cat([kept, fresh], 1)
+
+
+def _uniform_points(input: Tensor, count: int, mask: Tensor | None, generator: torch.Generator | None) -> Tensor:
+    """Return points (B, count, D), uniform over the image or over the True voxels of `mask`."""
+    shape = (input.shape[0], count, input.ndim - 2)
+    device = input.device if generator is None else generator.device
+    uniform = torch.rand(shape, generator=generator, device=device).to(input.device)
+    if mask is None:
+        return uniform
+    # The n-th True voxel, n uniform, is found by its rank; the point lies anywhere within it.
+    rank = mask.flatten(1).cumsum(1)
+    total = rank[:, -1:]
+    draw = torch.rand(shape[:2], generator=generator, device=device, dtype=torch.float64).to(input.device)
+    voxel = torch.searchsorted(rank, (draw * total).long() + 1).clamp_max(rank.shape[1] - 1)
+    cells: list[Tensor] = []
+    for size in reversed(mask.shape[2:]):
+        cells.append((voxel % size + uniform[..., len(cells)]) / size)
+        voxel = voxel // size
+    return torch.where((total > 0).unsqueeze(-1), torch.stack(cells, -1), uniform)
+
+
+def _linear_corners(point_coords: Tensor, grid: torch.Size) -> Iterator[tuple[Tensor, Tensor]]:
+    """Yield the flat index and the share, each (B, P), of every cell centre around each point."""
+    axes = []
+    for axis, size in enumerate(grid):
+        position = (point_coords[..., -1 - axis] * size - 0.5).clamp(0, size - 1)
+        below = position.long()
+        above = (below + 1).clamp_max(size - 1)
+        fraction = position - below
+        axes.append(((below, 1 - fraction), (above, fraction)))
+    for corner in product(*axes):
+        index, share = corner[0]
+        for (cell, part), size in zip(corner[1:], grid[1:], strict=True):
+            index, share = index * size + cell, share * part
+        yield index, share
+
+
+def _check_coords(point_coords: Tensor, field: Tensor) -> None:
+    batch, dims = field.shape[0], field.ndim - 2
+    if point_coords.ndim != 3 or point_coords.shape[0] != batch or point_coords.shape[2] != dims:
+        raise ValueError(
+            f"expected `point_coords` to have shape (B, P, D) = ({batch}, P, {dims}), got {tuple(point_coords.shape)}"
+        )
