@@ -120,24 +120,18 @@ class SignedDistanceMapd:
         result = dict(data)
         for key, output_key in zip(self.keys, self.output_keys, strict=True):
             if key in data or not self.allow_missing_keys:
-                result[output_key] = self._map(data, key)
+                result[output_key] = _with_metadata(self._map(data, key), data[key])
         return result
 
     def _map(self, data: Mapping[Hashable, Any], key: str) -> Tensor:
-        label = data[key]
-        target = torch.as_tensor(label).as_subclass(Tensor)
+        target = torch.as_tensor(data[key]).as_subclass(Tensor)
         options = {}
         if self.spacing_key is not None:
             spacing = data[self.spacing_key]
             # The affine of a MetaTensor has three axes even where the image has two.
             options["spacing"] = spacing.pixdim[: target.ndim - 1] if hasattr(spacing, "pixdim") else spacing
         one_hot = target if target.is_floating_point() else target.float()
-        distance: Tensor = self.compute(whole_labels(target) if len(target) == 1 else one_hot[None], **options)[0]
-        if not hasattr(label, "copy_meta_from"):
-            return distance
-        with_meta: Tensor = type(label)(distance)
-        with_meta.copy_meta_from(label)
-        return with_meta
+        return self.compute(whole_labels(target) if len(target) == 1 else one_hot[None], **options)[0]
 
 
 def whole_labels(labels: Tensor) -> Tensor:
@@ -157,3 +151,12 @@ def whole_labels(labels: Tensor) -> Tensor:
 
 def _as_tuple(keys: str | Sequence[str]) -> tuple[str, ...]:
     return (keys,) if isinstance(keys, str) else tuple(keys)
+
+
+def _with_metadata(distance: Tensor, label: Any) -> Any:
+    """Return a map as a `MetaTensor` with the metadata of its label, where the label is one."""
+    if not hasattr(label, "copy_meta_from"):
+        return distance
+    result = type(label)(distance)
+    result.copy_meta_from(label)
+    return result
