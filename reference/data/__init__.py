@@ -1,11 +1,11 @@
 """Reading cases, splitting them by patient, and cutting them into units of three slices."""
 
-from .case import Case, resize_slices, scale_intensities
-from .images2d import read_image_folder
-from .nifti import read_nifti_folder
-from .phantom import make_phantom
-from .splits import Split, split_by_patient
-from .units import SliceUnits, Unit, neighbor_slices
+from reference.data.case import Case, resize_slices, scale_intensities
+from reference.data.images2d import read_image_folder
+from reference.data.nifti import read_nifti_folder
+from reference.data.phantom import make_phantom
+from reference.data.splits import Split, split_by_patient
+from reference.data.units import SliceUnits, Unit, neighbor_slices
 
 __all__ = [
     "Case",

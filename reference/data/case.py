@@ -32,6 +32,7 @@ class Case:
     spacing: tuple[float, float, float]
 
     def __post_init__(self) -> None:
+        """Check shapes, dtypes, intensities and spacing."""
         if self.image.shape != self.label.shape or self.image.ndim != 3 or self.image.size == 0:
             raise ValueError(
                 f"{self.name}: expected `image` and `label` to have one shape (D, H, W), "

@@ -8,8 +8,8 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from .case import Case, resize_slices, scale_intensities
-from .pairs import find_pairs
+from reference.data.case import Case, resize_slices, scale_intensities
+from reference.data.pairs import find_pairs
 
 SUFFIXES = (".jpg", ".jpeg", ".png", ".tif", ".tiff")
 

@@ -11,8 +11,8 @@ from pathlib import Path
 import numpy as np
 import SimpleITK as sitk  # noqa: N813
 
-from .case import Case, resize_slices, scale_intensities
-from .pairs import find_pairs
+from reference.data.case import Case, resize_slices, scale_intensities
+from reference.data.pairs import find_pairs
 
 SUFFIXES = (".nii.gz", ".nii")
 

@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.ndimage import gaussian_filter, gaussian_filter1d
 
-from .case import Case, scale_intensities
+from reference.data.case import Case, scale_intensities
 
 Volume = NDArray[np.float64]
 

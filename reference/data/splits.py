@@ -7,7 +7,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from .case import Case
+from reference.data.case import Case
 
 
 class Split(NamedTuple):

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.utils.data import Dataset
 
-from .case import Case
+from reference.data.case import Case
 
 
 class Unit(TypedDict):
@@ -43,6 +43,7 @@ class SliceUnits(Dataset[Unit]):
     """
 
     def __init__(self, cases: Sequence[Case], axis: int = 0, keep: float = 0.98) -> None:
+        """Choose the slices."""
         if not cases:
             raise ValueError("expected `cases` to hold at least one case, got none: the split is empty")
         if axis not in (0, 1, 2):
@@ -63,9 +64,11 @@ class SliceUnits(Dataset[Unit]):
         self.slices = sorted(sorted(pixels, key=lambda key: -pixels[key])[:kept])
 
     def __len__(self) -> int:
+        """Return the number of units."""
         return len(self.slices)
 
     def __getitem__(self, index: int) -> Unit:
+        """Return one unit."""
         number, j = self.slices[index]
         case = self.cases[number]
         image, label = np.moveaxis(case.image, self.axis, 0), np.moveaxis(case.label, self.axis, 0)
