@@ -46,6 +46,8 @@ def class_weights(
                 f"expected `weight` to have one value a class, background included, shape ({channels},), "
                 f"got shape {tuple(result.shape)}"
             )
+        if result.device.type == "cpu" and not torch.compiler.is_compiling() and bool((result < 0).any()):
+            raise ValueError(f"expected `weight` to hold values of at least 0, got {result.tolist()}")
         result = result.unsqueeze(0)
     if class_mask is not None:
         if tuple(class_mask.shape) != (batch, channels):

@@ -89,6 +89,8 @@ def prepare(
     if form is None or (same_grid and target.shape[-ndim:] != input.shape[2:]):
         raise ValueError(_shape_message(input, target, mode))
 
+    if target.dtype in (torch.uint16, torch.uint32, torch.uint64):  # few operations take these
+        target = target.long()
     dtype = torch.promote_types(input.dtype, torch.float32)
     counts = None if mask is None else _check_mask(mask, target, ndim)
     if form == "labels":
@@ -127,8 +129,6 @@ def _memberships(
     target: Tensor, ndim: int, channels: int, mode: Mode, ignore_index: int | None
 ) -> tuple[Tensor, Tensor | None]:
     """Return the memberships (B, C, *spatial) of a label map, and where its labels are known."""
-    if target.dtype in (torch.uint16, torch.uint32, torch.uint64):  # few operations take these
-        target = target.long()
     labels = target if target.ndim == ndim + 2 else target.unsqueeze(1)
     known = None
     if ignore_index is not None:

@@ -1,0 +1,136 @@
+import pytest
+import torch
+import torch.nn.functional as F
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from multilevel_loss.points import nearest_points, sample_points, uncertain_points
+
+
+def seeded(seed: int = 0) -> torch.Generator:
+    return torch.Generator().manual_seed(seed)
+
+
+@pytest.mark.parametrize("grid", [(7, 5), (1, 13), (5, 3, 11), (2, 1, 1)])
+def test_sampling_agrees_with_grid_sample(grid: tuple[int, ...]) -> None:
+    field = torch.randn(2, 3, *grid, dtype=torch.float64, requires_grad=True)
+    coords = torch.rand(2, 40, len(grid), dtype=torch.float64)
+    ours = sample_points(field, coords)
+    theirs = F.grid_sample(
+        field,
+        2 * coords.view(2, 40, *[1] * (len(grid) - 1), len(grid)) - 1,
+        padding_mode="border",
+        align_corners=False,
+    ).view(2, 3, 40)
+    torch.testing.assert_close(ours, theirs)
+    upstream = torch.randn_like(ours)
+    torch.testing.assert_close(*(torch.autograd.grad(y, field, upstream)[0] for y in (ours, theirs)))
+
+
+def test_sampling_in_one_dimension_by_hand() -> None:
+    # Cell centres at 1/8, 3/8, 5/8, 7/8; halfway between two centres is their mean; constant beyond the outermost.
+    field = torch.tensor([[[0.0, 4.0, 8.0, 0.0]]])
+    coords = torch.tensor([0.0, 0.125, 0.25, 0.375, 0.5, 0.75, 0.875, 1.0]).view(1, -1, 1)
+    assert sample_points(field, coords).flatten().tolist() == [0, 0, 2, 4, 6, 4, 0, 0]
+    assert nearest_points(field, coords).flatten().tolist() == [0, 0, 4, 4, 8, 0, 0, 0]
+
+
+def test_first_coordinate_is_the_last_axis() -> None:
+    field = torch.arange(6.0).view(1, 1, 2, 3)
+    right_top = torch.tensor([[[1.0, 0.0]]])
+    assert sample_points(field, right_top).item() == nearest_points(field, right_top).item() == 2
+
+
+def test_sampling_gradient_in_float64() -> None:
+    field = torch.randn(1, 2, 3, 4, dtype=torch.float64, requires_grad=True)
+    coords = torch.rand(1, 5, 2, dtype=torch.float64)
+    assert torch.autograd.gradcheck(lambda x: sample_points(x, coords), field)
+
+
+def test_same_generator_same_points() -> None:
+    logits = torch.randn(2, 1, 9, 11)
+    assert uncertain_points(logits, 64, generator=seeded()).equal(uncertain_points(logits, 64, generator=seeded()))
+    assert not uncertain_points(logits, 64, generator=seeded()).equal(uncertain_points(logits, 64, generator=seeded(1)))
+
+
+@settings(deadline=None, max_examples=25)
+@given(
+    dims=st.integers(1, 3),
+    num_points=st.integers(1, 200),
+    oversample=st.floats(1, 4),
+    importance=st.floats(0, 1),
+    channels=st.integers(1, 3),
+)
+def test_points_have_their_number_and_lie_in_the_image(
+    dims: int, num_points: int, oversample: float, importance: float, channels: int
+) -> None:
+    logits = torch.randn(2, channels, *(3, 5, 2)[:dims])
+    points = uncertain_points(
+        logits, num_points, oversample_ratio=oversample, importance_sample_ratio=importance, generator=seeded()
+    )
+    assert points.shape == (2, num_points, dims)
+    assert ((points >= 0) & (points <= 1)).all()
+    assert points.isfinite().all()
+
+
+@pytest.mark.parametrize(("mode", "channels"), [("binary", 1), ("multilabel", 3), ("multiclass", 3)])
+def test_uncertain_points_lie_where_classes_meet(mode: str, channels: int) -> None:
+    # Class 0 wins left of the middle, class 1 right of it; a third class never comes near.
+    ramp = torch.linspace(-20, 20, 200).expand(1, 1, 4, 200)
+    logits = ramp if channels == 1 else torch.cat([ramp, -ramp, torch.full_like(ramp, -90)], 1)
+    points = uncertain_points(logits, 1000, mode=mode, importance_sample_ratio=1.0, generator=seeded())  # type: ignore[arg-type]
+    # The third that is kept of uniform candidates fills the third of the image around the middle.
+    assert ((points[..., 0] - 0.5).abs() < 0.5 / 3 + 0.03).all()
+
+
+def test_fresh_points_are_uniform() -> None:
+    ramp = torch.linspace(-20, 20, 200).view(1, 1, 200)
+    points = uncertain_points(ramp, 8000, importance_sample_ratio=0.75, generator=seeded())
+    far = ((points - 0.5).abs() > 0.3).float().mean().item()
+    assert far == pytest.approx(0.25 * 0.4, abs=0.02)
+
+
+def test_ties_give_distinct_candidates() -> None:
+    points = uncertain_points(torch.zeros(1, 1, 8, 8), 300, importance_sample_ratio=1.0, generator=seeded())
+    assert points[0].unique(dim=0).shape[0] == 300
+
+
+def test_ignored_voxels_are_never_chosen() -> None:
+    mask = torch.rand(2, 1, 6, 7) > 0.7
+    points = uncertain_points(torch.zeros(2, 1, 6, 7), 500, mask=mask, generator=seeded())
+    assert nearest_points(mask, points).all()
+    cells = (points * torch.tensor([7, 6])).long()
+    hit = torch.stack([torch.bincount(c[:, 1] * 7 + c[:, 0], minlength=42) > 0 for c in cells])
+    assert hit.equal(mask.flatten(1))  # each of the others is
+
+
+def test_a_sample_without_a_counting_voxel_draws_anywhere() -> None:
+    mask = torch.tensor([True, False]).view(2, 1, 1).expand(2, 1, 5)
+    points = uncertain_points(torch.zeros(2, 1, 5), 20, mask=mask, generator=seeded())
+    assert points.isfinite().all()
+    assert points.shape == (2, 20, 1)
+
+
+def test_points_carry_no_gradient() -> None:
+    assert not uncertain_points(torch.zeros(1, 1, 4, requires_grad=True), 4).requires_grad
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"num_points": 0}, "expected `num_points` to be at least 1, got 0"),
+        ({"oversample_ratio": 0.5}, "expected `oversample_ratio` to be at least 1, got 0.5"),
+        ({"importance_sample_ratio": 1.5}, "expected `importance_sample_ratio` to be from 0 to 1, got 1.5"),
+    ],
+)
+def test_bad_options_say_what_is_wrong(options: dict[str, float], message: str) -> None:
+    with pytest.raises(ValueError, match="expected") as caught:
+        uncertain_points(torch.zeros(1, 1, 4), **({"num_points": 4} | options))  # type: ignore[arg-type]
+    assert str(caught.value) == message
+
+
+def test_bad_coordinates_say_what_is_wrong() -> None:
+    with pytest.raises(
+        ValueError, match=r"expected `point_coords` to have shape \(B, P, D\) = \(1, P, 2\), got \(1, 4, 3\)"
+    ):
+        sample_points(torch.zeros(1, 1, 4, 4), torch.zeros(1, 4, 3))
