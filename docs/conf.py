@@ -1,0 +1,58 @@
+"""Sphinx settings. Nothing is fetched: formulas become MathML, which browsers draw on their own."""
+
+import doctest
+from importlib.metadata import version as installed_version
+
+from docutils import nodes
+from docutils.utils.math.latex2mathml import tex2mathml
+from sphinx.application import Sphinx
+from sphinx.writers.html5 import HTML5Translator
+
+project = "multilevel-loss"
+copyright = "The multilevel-loss developers"
+release = version = installed_version("multilevel-loss")
+
+extensions = ["myst_parser", "sphinx.ext.autodoc", "sphinx.ext.doctest", "sphinx.ext.napoleon"]
+exclude_patterns = ["_build"]
+default_role = "code"
+
+autodoc_default_options = {"members": True, "member-order": "bysource"}
+autodoc_typehints = "none"  # the Args sections give dtype, shape and range, which the annotations cannot
+napoleon_google_docstring = True
+napoleon_numpy_docstring = False
+napoleon_custom_sections = ["Source"]
+doctest_default_flags = doctest.ELLIPSIS  # the text of an error is checked too
+# The examples of docstrings see what their own modules hold.
+doctest_global_setup = """
+import torch
+from multilevel_loss import *
+from multilevel_loss.distance import *
+from multilevel_loss.functional import *
+_ = torch.manual_seed(0)
+"""
+
+html_theme = "furo"
+html_title = f"multilevel-loss {release}"
+html_math_renderer = "mathml"
+
+
+def _inline_math(translator: HTML5Translator, node: nodes.Element) -> None:
+    translator.body.append(tex2mathml(node.astext(), as_block=False))
+    raise nodes.SkipNode
+
+
+def _block_math(translator: HTML5Translator, node: nodes.Element) -> None:
+    # The padding keeps the theme, which lets wide formulas scroll, from adding a scroll bar to tall ones.
+    translator.body.append(f'<div style="padding: 0.5em 0">{tex2mathml(node.astext(), as_block=True)}</div>')
+    raise nodes.SkipNode
+
+
+def _escape_shapes(app: Sphinx, what: str, name: str, item: object, options: object, lines: list[str]) -> None:
+    # "(B, C, *spatial)" would open an emphasis.
+    lines[:] = [line.replace(" *spatial", r" \*spatial") for line in lines]
+
+
+def setup(app: Sphinx) -> None:
+    """Register the MathML renderer and the reading of shapes."""
+    app.connect("autodoc-process-docstring", _escape_shapes)
+    app.add_html_math_renderer("mathml", (_inline_math, None), (_block_math, None))
