@@ -11,7 +11,8 @@ dist = Path(sys.argv[1])
 (wheel,) = dist.glob("*.whl")
 (sdist,) = dist.glob("*.tar.gz")
 
-top = {name.split("/")[0] for name in zipfile.ZipFile(wheel).namelist()}
+with zipfile.ZipFile(wheel) as archive:
+    top = {name.split("/")[0] for name in archive.namelist()}
 packages = {name for name in top if not name.endswith(".dist-info")}
 if packages != {"multilevel_loss"}:
     sys.exit(f"expected the wheel to hold multilevel_loss alone, got {sorted(packages)}")
@@ -21,7 +22,8 @@ with open("pyproject.toml", "rb") as file:
 command = ["git", "ls-files", "-z", "--", *listed]
 # The build adds its metadata, and .gitignore, by which it left files out.
 expected = {"PKG-INFO", ".gitignore", *subprocess.check_output(command, text=True).split("\0")[:-1]}  # noqa: S603
-got = {name.partition("/")[2] for name in tarfile.open(sdist).getnames()}
+with tarfile.open(sdist) as archive:
+    got = {name.partition("/")[2] for name in archive.getnames()}
 if got != expected:
     sys.exit(f"sdist: missing {sorted(expected - got)}, unexpected {sorted(got - expected)}")
 print(f"{wheel.name}: {len(top)} top-level names; {sdist.name}: {len(got)} files, as listed")
