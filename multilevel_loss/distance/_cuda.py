@@ -9,12 +9,13 @@ nothing back, and a program with nothing in its bounds ends at once.
 Measured to the other side (`inner` false), a voxel has distance 0 to its own side. So one signed number carries both
 transforms: the squared distance to D outside, minus the squared distance to the complement inside.
 
-Squares are integers without spacing (int32 while the image's squared diagonal is below 2³⁰, then int64), else float64.
+Without spacing the squares are integers, so the map is exact: int32 while the image's squared diagonal is below 2³⁰,
+then int64. With spacing they are float32, rounded at most five times: a distance is off by at most 2⁻²² of itself.
 Temporary memory: one map of squares in 2-D, two in 3-D, and one int32 a row.
 """
 
 # Triton has no types.
-# mypy: allow-untyped-defs, allow-untyped-calls, allow-untyped-decorators
+# mypy: allow-untyped-defs, allow-incomplete-defs, allow-untyped-calls, allow-untyped-decorators
 
 import torch
 import triton
@@ -22,9 +23,10 @@ import triton.language as tl
 from torch import Tensor
 from torch.nn.functional import pad
 
-_SCANNED = 2048  # voxels of a program that scans
-_ROWS, _LANES = 16, 64  # voxels of a program that minimizes: along the axis, and along the axes after it
-_LONGEST_ROW = 2**20  # Triton's bound on the elements of a block
+_SCANNED = 2048  # voxels that one program scans
+_ROWS = 8  # along the axis, that one program minimizes; few, because the farthest of them decides how far it searches
+_LOAD = 512  # bytes that a warp, and so a program that minimizes, loads at a time: its lanes
+_LONGEST = 2**20  # elements that Triton allows in a block
 
 
 def signed_distances(inside: Tensor, spacing: Tensor | None, inner: bool) -> Tensor:
@@ -33,19 +35,18 @@ def signed_distances(inside: Tensor, spacing: Tensor | None, inner: bool) -> Ten
     if out.numel() == 0:
         return out
     samples, depth, height, width = inside.shape[0], *[1] * (4 - inside.ndim), *inside.shape[1:]
-    if width > _LONGEST_ROW:
-        raise ValueError(f"expected the last side of `target` to be at most {_LONGEST_ROW} on a GPU, got {width}")
+    if width > _LONGEST:
+        raise ValueError(f"expected the last side of `target` to be at most {_LONGEST} on a GPU, got {width}")
     planes = samples * depth
     diagonal = sum((size - 1) ** 2 for size in inside.shape[1:])
-    small = False  # whether float32 holds every square
     unreached: float
     if spacing is not None:
-        dtype, unreached = torch.float64, float("inf")
+        dtype, unreached, small = torch.float32, float("inf"), True
         spacing = pad(spacing.to(inside.device, non_blocking=True), (4 - inside.ndim, 0), value=1.0)
     elif diagonal < 2**30:
-        dtype, unreached, small = torch.int32, 2**30, diagonal < 2**24
+        dtype, unreached, small = torch.int32, 2**30, diagonal < 2**24  # small: float32 holds every square
     else:
-        dtype, unreached = torch.int64, 2**62
+        dtype, unreached, small = torch.int64, 2**62, False
     mask = inside.view(torch.uint8)
     squares = torch.empty_like(inside, dtype=dtype)
     row_used = torch.empty(planes * height, dtype=torch.int32, device=inside.device)
@@ -57,7 +58,7 @@ def signed_distances(inside: Tensor, spacing: Tensor | None, inner: bool) -> Ten
     if depth > 1:
         passes.append((samples, depth, height * width, plane_bounds[1], volume_bounds))
 
-    block = triton.next_power_of_2(width)
+    block, columns = triton.next_power_of_2(width), _LOAD // dtype.itemsize
     rows = min(max(_SCANNED // block, 1), triton.next_power_of_2(height))
     with torch.cuda.device_of(inside):
         _scan[(planes * triton.cdiv(height, rows),)](
@@ -67,10 +68,10 @@ def signed_distances(inside: Tensor, spacing: Tensor | None, inner: bool) -> Ten
         for index, (groups, length, lanes, used, group_bounds) in enumerate(passes, 1):
             final = index == len(passes)
             result = out if final else torch.empty_like(squares)
-            _minimize[(groups * triton.cdiv(length, _ROWS) * triton.cdiv(lanes, _LANES),)](
+            _minimize[(groups * triton.cdiv(length, _ROWS) * triton.cdiv(lanes, columns),)](
                 mask, squares, result, used, *group_bounds, spacing, groups // samples, length, lanes,
                 axis=2 - index, final=final, small=small, inner=inner, unreached=unreached,
-                rows=_ROWS, columns=_LANES,
+                rows=_ROWS, columns=columns, num_warps=1,
             )  # fmt: skip
             squares = result
     return out
@@ -159,6 +160,7 @@ def _minimize(
         base = tl.cast(group, tl.int64) * length
         voxel = (base + i) * lanes + lane
         here = tl.load(mask + voxel, mask=valid, other=0) != 0
+        sign = tl.where(here, -1, 1).to(squares.dtype.element_ty)
         weight = _weight(squares, spacing, group // per_sample, axis)
 
         gap = tl.maximum(first - stop, start - last)
@@ -167,9 +169,9 @@ def _minimize(
         best = tl.where(valid, tl.full((rows, columns), unreached, squares.dtype.element_ty), 0)
         while (seen < farthest) & (tl.max(best) > _square(tl.maximum(seen + 1, 0), weight)):
             for j in range(tl.maximum(first, start - seen - rows), tl.minimum(last, start - seen)):
-                best = _lower(best, here, squares, used, base, i, j, lane, lanes, weight, inner, unreached)
+                best = _lower(best, sign, squares, used, base, i, j, lane, lanes, weight, inner, unreached)
             for j in range(tl.maximum(first, stop + tl.maximum(seen, 0)), tl.minimum(last, stop + seen + rows)):
-                best = _lower(best, here, squares, used, base, i, j, lane, lanes, weight, inner, unreached)
+                best = _lower(best, sign, squares, used, base, i, j, lane, lanes, weight, inner, unreached)
             seen += rows
 
         if final:
@@ -184,14 +186,15 @@ def _minimize(
 
 @triton.jit
 def _lower(
-    best, here, squares, used, base, i, j, lane, lanes, weight, inner: tl.constexpr, unreached: tl.constexpr
+    best, sign, squares, used, base, i, j, lane, lanes, weight, inner: tl.constexpr, unreached: tl.constexpr
 ):  # fmt: skip
     """Return the minimum of `best` and of what row `j` offers to the rows `i`."""
     visit = tl.load(used + base + j) > 0
     square = tl.load(squares + (base + j) * lanes + lane, mask=lane < tl.where(visit, lanes, 0), other=0)
-    if not inner:
-        square = tl.where(here, tl.maximum(-square, 0), tl.maximum(square, 0))
-    return tl.minimum(best, square + tl.where(visit, _square(i - j, weight), unreached))
+    way = tl.where(visit, _square(i - j, weight), unreached)
+    # max(±f, 0) + way: on the other side of the border f counts as 0.
+    square = square + way if inner else tl.maximum(square * sign + way, way)
+    return tl.minimum(best, square)
 
 
 @triton.jit
@@ -203,11 +206,8 @@ def _square(steps, weight):
 @triton.jit
 def _weight(squares, spacing, sample, axis: tl.constexpr):
     """Return the square of one step along `axis`, in the type of the squares."""
-    if spacing is None:
-        step = tl.full((), 1, squares.dtype.element_ty)
-    else:
-        step = tl.load(spacing + sample * 3 + axis)
-    return step * step
+    step = tl.full((), 1, squares.dtype.element_ty) if spacing is None else tl.load(spacing + sample * 3 + axis)
+    return tl.cast(step * step, squares.dtype.element_ty)
 
 
 @triton.jit
