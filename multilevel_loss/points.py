@@ -15,16 +15,17 @@ from torch import Tensor
 from multilevel_loss._checks import Mode, check_input, check_number, resolve_mode
 
 
-def sample_points(field: Tensor, point_coords: Tensor) -> Tensor:
+def sample_points(field: Tensor, point_coords: Tensor, mask: Tensor | None = None) -> Tensor:
     """Sample a field at points, linearly between cell centres and constant beyond the outermost ones.
 
     Args:
         field: (B, C, *spatial), 1-D to 3-D, floating.
-        point_coords: (B, P, D), see the module for their meaning.
+        point_coords: (B, P, D) in [0, 1], x first: the centre of cell i of W lies at (i + ½) / W.
+        mask: (B, 1, *spatial) bool; a False cell takes no part, and the others around the point take its share.
 
     Returns:
-        (B, C, P), in the dtype of `field`; differentiable in `field`, on CUDA deterministically where
-        :func:`torch.use_deterministic_algorithms` asks for it.
+        (B, C, P), in the dtype of `field`, 0 where no cell around the point takes part; differentiable in `field`,
+        on CUDA deterministically where :func:`torch.use_deterministic_algorithms` asks for it.
 
     Raises:
         ValueError: `point_coords` has another batch size or number of dimensions.
@@ -45,7 +46,14 @@ def sample_points(field: Tensor, point_coords: Tensor) -> Tensor:
     # One gather over all corners: its backward is the one operation that has to be deterministic.
     index = torch.cat(corners, 1).unsqueeze(1).expand(-1, field.shape[1], -1)
     values = field.flatten(2).gather(2, index).view(*field.shape[:2], len(corners), -1)
-    return torch.sum(values * torch.stack(shares, 1).unsqueeze(1).to(field.dtype), 2)
+    share = torch.stack(shares, 1).unsqueeze(1).to(field.dtype)
+    if mask is not None:
+        known = mask.flatten(2).gather(2, index[:, :1]).view(len(field), 1, len(corners), -1)
+        share = share * known
+        total = share.sum(2, keepdim=True)
+        share = share / torch.where(total > 0, total, 1)
+        values = values.masked_fill(~known, 0)
+    return torch.sum(values * share, 2)
 
 
 def nearest_points(field: Tensor, point_coords: Tensor) -> Tensor:
@@ -122,7 +130,9 @@ def uncertain_points(
     num_drawn = int(oversample_ratio * num_points)
     drawn = _uniform_points(input, num_drawn + num_points - num_uncertain, mask, generator)
     candidates, fresh = drawn[:, :num_drawn], drawn[:, num_drawn:]
-    chosen = uncertainty(sample_points(input.float(), candidates), mode).topk(num_uncertain, dim=1).indices
+    known = mask if mask is not None and mask.shape[2:] == input.shape[2:] else None
+    logits = sample_points(input.float(), candidates, known)
+    chosen = uncertainty(logits, mode).topk(num_uncertain, dim=1).indices
     kept = candidates.gather(1, chosen.unsqueeze(-1).expand(-1, -1, candidates.shape[-1]))
     return torch.cat([kept, fresh], 1)
 

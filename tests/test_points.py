@@ -134,3 +134,13 @@ def test_bad_coordinates_say_what_is_wrong() -> None:
         ValueError, match=r"expected `point_coords` to have shape \(B, P, D\) = \(1, P, 2\), got \(1, 4, 3\)"
     ):
         sample_points(torch.zeros(1, 1, 4, 4), torch.zeros(1, 4, 3))
+
+
+def test_masked_cells_take_no_part() -> None:
+    field = torch.tensor([[[1.0, torch.nan, 5.0]]], requires_grad=True)
+    mask = torch.tensor([[[True, False, True]]])
+    coords = torch.tensor([1 / 6, 2 / 6, 0.5, 4 / 6]).view(1, -1, 1)
+    sampled = sample_points(field, coords, mask)
+    assert sampled.flatten().tolist() == [1, 1, 0, 5]
+    (gradient,) = torch.autograd.grad(sampled.sum(), field)
+    assert gradient.flatten().tolist() == [2, 0, 1]

@@ -99,13 +99,12 @@ def point_cross_entropy(
     prepared: Prepared, point_coords: Tensor, first_class: int, weight: Tensor | None, reduction: Reduction
 ) -> Tensor:
     """Reduce the cross entropy of the classes that count at points (B, P, D); `weight` is (B, C') or (1, C')."""
-    logits = sample_points(prepared.logits, point_coords)
-    truth = sample_points(prepared.target, point_coords)
+    # Only on the grid of the target is it known which logits count.
+    same_grid = prepared.logits.shape == prepared.target.shape
+    logits = sample_points(prepared.logits, point_coords, prepared.mask if same_grid else None)
+    truth = sample_points(prepared.target, point_coords, prepared.mask)
     share = None if weight is None else weight.unsqueeze(-1)
     if prepared.mask is not None:
-        # A point near ignored voxels takes its label from the others alone.
-        known = sample_points(prepared.mask.to(truth.dtype), point_coords)
-        truth = truth / torch.where(known > 0, known, 1)
         counts = nearest_points(prepared.mask, point_coords).to(truth.dtype)
         share = counts if share is None else share * counts
     if prepared.mode == "multiclass":
