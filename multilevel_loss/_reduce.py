@@ -59,6 +59,21 @@ def class_weights(
     return None if result is None else result[:, first_class:]
 
 
+def voxel_weights(weight: Tensor | None, mask: Tensor | None, like: Tensor) -> Tensor | None:
+    """Return the weight of each voxel and class, broadcastable to `like` (B, C', *spatial), or None when all weigh 1.
+
+    Args:
+        weight: (B, C') or (1, C'), as from :func:`class_weights`.
+        mask: (B, 1, *spatial) bool, True where a voxel counts.
+        like: a tensor giving the number of axes and the dtype.
+    """
+    result = None if weight is None else weight.view(*weight.shape, *[1] * (like.ndim - 2))
+    if mask is None:
+        return result
+    counts = mask.to(like.dtype)
+    return counts if result is None else result * counts
+
+
 def reduce(loss: Tensor, weight: Tensor | None, reduction: Reduction) -> Tensor:
     """Reduce a loss by the weight of each of its elements.
 

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from multilevel_loss._checks import Mode, Reduction, Spacing, check_choice
 from multilevel_loss._module import as_module
-from multilevel_loss._reduce import class_weights, full_precision, reduce
+from multilevel_loss._reduce import class_weights, full_precision, reduce, voxel_weights
 from multilevel_loss._targets import Prepared, prepare
 from multilevel_loss.distance.maps import Boundary, signed_distance_map
 
@@ -129,11 +129,7 @@ def weighted_distance(
     if offset == "optimal":
         least = distances.clamp_max(0)
         loss = loss - (least if prepared.mask is None else least.masked_fill(~prepared.mask, 0))
-    share = None if weight is None else weight.view(*weight.shape, *[1] * (loss.ndim - 2))
-    if prepared.mask is not None:
-        counts = prepared.mask.to(loss.dtype)
-        share = counts if share is None else share * counts
-    return reduce(loss, share, reduction)
+    return reduce(loss, voxel_weights(weight, prepared.mask, loss), reduction)
 
 
 BoundaryLoss = as_module("BoundaryLoss", boundary_loss)
