@@ -121,8 +121,7 @@ def uncertain_points(
     """
     check_input(input)
     mode = resolve_mode(mode, input.shape[1])
-    if num_points < 1:
-        raise ValueError(f"expected `num_points` to be at least 1, got {num_points!r}")
+    check_number("num_points", num_points, minimum=1)
     check_number("oversample_ratio", oversample_ratio, minimum=1)
     if not 0 <= importance_sample_ratio <= 1:
         raise ValueError(f"expected `importance_sample_ratio` to be from 0 to 1, got {importance_sample_ratio!r}")
@@ -135,6 +134,47 @@ def uncertain_points(
     chosen = uncertainty(logits, mode).topk(num_uncertain, dim=1).indices
     kept = candidates.gather(1, chosen.unsqueeze(-1).expand(-1, -1, candidates.shape[-1]))
     return torch.cat([kept, fresh], 1)
+
+
+@torch.no_grad()
+def uncertain_grid_points(
+    input: Tensor, num_points: int, *, mode: Mode | None = None, mask: Tensor | None = None
+) -> Tensor:
+    """Return the centres of the most uncertain cells of a prediction, the most uncertain first.
+
+    Args:
+        input: logits (B, C, *spatial), 1-D to 3-D.
+        num_points: N, at least 1.
+        mode: "binary", "multiclass" or "multilabel"; None for binary when C = 1, multiclass otherwise.
+        mask: (B, 1, *spatial) bool; only True cells are chosen. Where a sample has fewer than N of them, its most
+            uncertain one is repeated.
+
+    Returns:
+        Coordinates (B, min(N, cells), D) in [0, 1], x first, float32; no gradient flows through them.
+
+    Raises:
+        ValueError: an option breaks a rule above.
+
+    Example:
+        >>> logits = torch.tensor([[[9.0, -1.0, 0.5, -7.0]]])
+        >>> uncertain_grid_points(logits, 2).flatten().tolist()  # cells 2 and 1 of 4
+        [0.625, 0.375]
+
+    Source:
+        §3.3 of Liu et al.: regular points instead of drawn ones, so that features find their way back to the grid.
+    """
+    check_input(input)
+    check_number("num_points", num_points, minimum=1)
+    doubt = uncertainty(input.float().flatten(2), resolve_mode(mode, input.shape[1]))
+    if mask is not None:
+        doubt = doubt.masked_fill(~mask.flatten(1), -torch.inf)
+    chosen, cell = doubt.topk(min(num_points, doubt.shape[1]), dim=1)
+    cell = torch.where(chosen > -torch.inf, cell, cell[:, :1])
+    coords: list[Tensor] = []
+    for size in reversed(input.shape[2:]):
+        coords.append((cell % size + 0.5) / size)
+        cell = cell // size
+    return torch.stack(coords, -1)
 
 
 def _uniform_points(input: Tensor, count: int, mask: Tensor | None, generator: torch.Generator | None) -> Tensor:

@@ -4,7 +4,7 @@ import torch.nn.functional as F
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from multilevel_loss.points import nearest_points, sample_points, uncertain_points
+from multilevel_loss.points import nearest_points, sample_points, uncertain_grid_points, uncertain_points
 
 
 def seeded(seed: int = 0) -> torch.Generator:
@@ -144,3 +144,17 @@ def test_masked_cells_take_no_part() -> None:
     assert sampled.flatten().tolist() == [1, 1, 0, 5]
     (gradient,) = torch.autograd.grad(sampled.sum(), field)
     assert gradient.flatten().tolist() == [2, 0, 1]
+
+
+def test_grid_points_are_the_most_uncertain_cells() -> None:
+    logits = torch.tensor([[3.0, -0.1, 5.0], [0.2, -4.0, 0.3]]).view(1, 1, 2, 3)
+    points = uncertain_grid_points(logits, 3)
+    torch.testing.assert_close(points, torch.tensor([[[1 / 2, 1 / 4], [1 / 6, 3 / 4], [5 / 6, 3 / 4]]]))
+    assert uncertain_grid_points(logits, 100).shape == (1, 6, 2)
+    torch.testing.assert_close(nearest_points(logits, points).flatten(), torch.tensor([-0.1, 0.2, 0.3]))
+
+
+def test_grid_points_leave_ignored_cells_out() -> None:
+    logits = torch.tensor([3.0, -0.1, 5.0, 0.2]).view(1, 1, 4)
+    mask = torch.tensor([True, False, True, False]).view(1, 1, 4)
+    assert uncertain_grid_points(logits, 3, mask=mask).flatten().tolist() == [0.125, 0.625, 0.125]
