@@ -38,7 +38,7 @@ class SliceUnits(Dataset[Unit]):
         ValueError: no case, no organ in any of them, an `axis` or a `keep` out of range.
 
     Source:
-        The paper's training protocol, https://doi.org/10.1016/j.patcog.2022.108907, as its predecessor RSTN states it;
+        §4.3.1 of Liu et al., as their predecessor RSTN (Yu et al., CVPR 2018) states it;
         there, the 2 % smallest slices are found over training and testing cases together.
     """
 
