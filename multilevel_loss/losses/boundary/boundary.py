@@ -85,22 +85,22 @@ def boundary_loss(
         Eqs. 6 and 7 of Liu et al., from Kervadec et al., Boundary loss for highly unbalanced segmentation (MIDL
         2019). Their sum is a mean here; their map is `boundary="kervadec"`.
     """
+    check_choice("offset", offset, (None, "optimal"))
     prepared = prepare(input, target, mode=mode, ignore_index=ignore_index, mask=mask)
     first = prepared.first_class(include_background)
+    probability = prepared.probability()[:, first:]
     if distance_map is None:
-        distance_map = signed_distance_map(
+        distances = signed_distance_map(
             prepared.target[:, first:], spacing=spacing, boundary=boundary, normalize=normalize, clip=clip
-        )
+        ).to(probability.dtype)
     else:
-        distance_map = check_distance_map(distance_map, prepared)[:, first:]
-    return weighted_distance(
-        prepared,
-        prepared.probability()[:, first:],
-        distance_map,
-        offset=offset,
-        weight=class_weights(weight, class_mask, prepared.logits, first),
-        reduction=reduction,
-    )
+        distances = check_distance_map(distance_map, prepared)[:, first:]
+    loss = probability * distances
+    if offset == "optimal":
+        least = distances.clamp_max(0)
+        loss = loss - (least if prepared.mask is None else least.masked_fill(~prepared.mask, 0))
+    share = class_weights(weight, class_mask, prepared.logits, first)
+    return reduce(loss, voxel_weights(share, prepared.mask, loss), reduction)
 
 
 def check_distance_map(distance_map: Tensor, prepared: Prepared) -> Tensor:
@@ -111,25 +111,6 @@ def check_distance_map(distance_map: Tensor, prepared: Prepared) -> Tensor:
             f"got shape {tuple(distance_map.shape)}, {distance_map.dtype}"
         )
     return distance_map.detach().to(prepared.logits)
-
-
-def weighted_distance(
-    prepared: Prepared,
-    probability: Tensor,
-    distance_map: Tensor,
-    *,
-    offset: Literal["optimal"] | None,
-    weight: Tensor | None,
-    reduction: Reduction,
-) -> Tensor:
-    """Reduce p·Φ over the classes (B, C', *spatial) that count."""
-    check_choice("offset", offset, (None, "optimal"))
-    distances = distance_map.to(probability.dtype)
-    loss = probability * distances
-    if offset == "optimal":
-        least = distances.clamp_max(0)
-        loss = loss - (least if prepared.mask is None else least.masked_fill(~prepared.mask, 0))
-    return reduce(loss, voxel_weights(weight, prepared.mask, loss), reduction)
 
 
 BoundaryLoss = as_module("BoundaryLoss", boundary_loss)
