@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
-import warnings
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, cast
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
-from multilevel_loss._checks import Mode, Spacing, check_number
+from multilevel_loss._checks import Mode, Spacing
 from multilevel_loss._module import Loss
 from multilevel_loss._reduce import full_precision
 from multilevel_loss._targets import prepare
+from multilevel_loss.losses._scheduled import ScheduledLoss, check_weight
 from multilevel_loss.losses.boundary.boundary import BoundaryLoss, boundary_loss
 from multilevel_loss.losses.pixel.uncertain_point import UncertainPointLoss, uncertain_point_loss
 from multilevel_loss.losses.region.dice import DiceLoss, dice_loss
@@ -116,7 +116,7 @@ def multilevel_loss(
     return (total, components) if return_components else total
 
 
-class MLLoss(nn.Module):
+class MLLoss(ScheduledLoss):
     r"""Multi-level structural loss: region, boundary and uncertain points.
 
     .. math:: E_R + \alpha E_B + \beta E_P
@@ -171,39 +171,16 @@ class MLLoss(nn.Module):
         weight: Tensor | Sequence[float] | None = None,
         return_components: bool = False,
     ) -> None:
-        super().__init__()
+        super().__init__({"region": 1.0, "boundary": check_weight("alpha", alpha), "pixel": check_weight("beta", beta)})
         self.region = _term("region", region, DiceLoss)
         self.boundary = _term("boundary", boundary, BoundaryLoss)
         self.pixel = _term("pixel", pixel, UncertainPointLoss)
-        for name, value in (("alpha", alpha), ("beta", beta)):
-            if not callable(value):
-                check_number(name, value)
-        self.alpha = alpha
-        self.beta = beta
         self.mode = mode
         self.include_background = include_background
         self.ignore_index = ignore_index
         self.weight: Tensor | None
         self.register_buffer("weight", None if weight is None else torch.as_tensor(weight), persistent=False)
         self.return_components = return_components
-        self._epoch: int | None = None
-
-    @property
-    def epoch(self) -> int:
-        """The current epoch, counted from 0."""
-        return self._epoch or 0
-
-    def set_epoch(self, epoch: int) -> None:
-        """Set the epoch, counted from 0, that the schedules are evaluated at."""
-        if epoch < 0:
-            raise ValueError(f"expected `epoch` to be at least 0, got {epoch!r}")
-        self._epoch = epoch
-
-    @property
-    def weights(self) -> dict[str, float]:
-        """The weight of each term in the current epoch."""
-        at_epoch = {"boundary": self.alpha, "pixel": self.beta}
-        return {"region": 1.0} | {name: float(w(self.epoch) if callable(w) else w) for name, w in at_epoch.items()}
 
     def forward(
         self,
@@ -219,14 +196,7 @@ class MLLoss(nn.Module):
         class_mask: Tensor | None = None,
     ) -> Tensor | tuple[Tensor, dict[str, Tensor]]:
         """Return the loss; the arguments are those of :func:`multilevel_loss.functional.multilevel_loss`."""
-        if self._epoch is None and (callable(self.alpha) or callable(self.beta)):
-            self._epoch = 0
-            warnings.warn(
-                "MLLoss has a schedule for `alpha` or `beta` but was never told the epoch: call `set_epoch(epoch)` at "
-                "the start of each epoch, or its weights stay those of epoch 0",
-                stacklevel=2,
-            )
-        weights = self.weights
+        weights = self.weights_in_use()
         return multilevel_loss(
             input,
             target,
@@ -248,14 +218,6 @@ class MLLoss(nn.Module):
             weight=self.weight,
             return_components=self.return_components,
         )
-
-    def get_extra_state(self) -> dict[str, int | None]:
-        """Return the epoch, for ``state_dict()``."""
-        return {"epoch": self._epoch}
-
-    def set_extra_state(self, state: Mapping[str, int | None]) -> None:
-        """Restore the epoch from a ``state_dict()``."""
-        self._epoch = state["epoch"]
 
 
 def _given(**options: Any) -> dict[str, Any]:

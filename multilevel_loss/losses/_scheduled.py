@@ -1,0 +1,61 @@
+"""What losses of several terms share: the weights of the terms, which may follow the epoch."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Mapping
+
+from torch import nn
+
+from multilevel_loss._checks import check_number
+from multilevel_loss.schedules import Schedule
+
+
+class ScheduledLoss(nn.Module):
+    """A loss of named terms, each weighted by a number or a schedule, a function of the epoch."""
+
+    def __init__(self, weights: Mapping[str, float | Schedule]) -> None:
+        super().__init__()
+        self._schedules = dict(weights)
+        self._epoch: int | None = None
+
+    @property
+    def epoch(self) -> int:
+        """The current epoch, counted from 0."""
+        return self._epoch or 0
+
+    def set_epoch(self, epoch: int) -> None:
+        """Set the epoch, counted from 0, that the schedules are evaluated at."""
+        check_number("epoch", epoch, minimum=0)
+        self._epoch = epoch
+
+    @property
+    def weights(self) -> dict[str, float]:
+        """The weight of each term in the current epoch."""
+        return {name: float(w(self.epoch) if callable(w) else w) for name, w in self._schedules.items()}
+
+    def weights_in_use(self) -> dict[str, float]:
+        """Return `weights`, and warn, once, when they follow an epoch that was never set."""
+        if self._epoch is None and any(callable(weight) for weight in self._schedules.values()):
+            self._epoch = 0
+            warnings.warn(
+                f"{type(self).__name__} has a schedule but was never told the epoch: call `set_epoch(epoch)` at the "
+                "start of each epoch, or its weights stay those of epoch 0",
+                stacklevel=5,
+            )
+        return self.weights
+
+    def get_extra_state(self) -> dict[str, int | None]:
+        """Return the epoch, for ``state_dict()``."""
+        return {"epoch": self._epoch}
+
+    def set_extra_state(self, state: Mapping[str, int | None]) -> None:
+        """Restore the epoch from a ``state_dict()``."""
+        self._epoch = state["epoch"]
+
+
+def check_weight(name: str, weight: float | Schedule) -> float | Schedule:
+    """Return `weight`, checked to be a schedule or a finite number."""
+    if not callable(weight):
+        check_number(name, weight)
+    return weight
