@@ -17,6 +17,7 @@ exclude_patterns = ["_build"]
 default_role = "code"
 
 autodoc_default_options = {"members": True, "member-order": "bysource"}
+autodoc_preserve_defaults = True
 autodoc_typehints = "none"  # the Args sections give dtype, shape and range, which the annotations cannot
 napoleon_google_docstring = True
 napoleon_numpy_docstring = False
