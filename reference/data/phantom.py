@@ -78,11 +78,11 @@ class _Canvas:
     def tube(self, points: list[tuple[float, float, float]], radii: list[float]) -> Volume:
         """Signed distance to a tube along a smooth curve through `points` (x, y, z)."""
         knots = np.linspace(0, 1, len(points))
-        fine = np.linspace(0, 1, 60)
+        fine = np.linspace(0, 1, 32)
         curve = np.stack(
             [np.interp(fine, knots, axis) for axis in np.transpose(points)] + [np.interp(fine, knots, radii)]
         )
-        curve = gaussian_filter1d(curve, 4, axis=1, mode="nearest")
+        curve = gaussian_filter1d(curve, 2, axis=1, mode="nearest")
         gz, gy, gx = self.grid
         distance = np.full(self.shape, np.inf)
         for x, y, z, radius in curve.T:

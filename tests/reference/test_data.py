@@ -1,7 +1,5 @@
 """Readers, splits and units, and what they say of bad input."""
 
-from pathlib import Path
-
 import cv2
 import numpy as np
 import pytest
@@ -20,8 +18,6 @@ from reference.data import (
     scale_intensities,
     split_by_patient,
 )
-
-SHARED = Path(__file__).resolve().parents[3] / "shared" / "data"
 
 
 def make_case(name="a", patient=None, shape=(3, 5, 7), seed=0, spacing=(5.0, 2.0, 1.0), label=None):
@@ -404,10 +400,9 @@ class TestSplit:
 
 
 @pytest.mark.data
-@pytest.mark.skipif(not SHARED.is_dir(), reason=f"no real data at {SHARED}")
 class TestRealData:
-    def test_pancreas_slices(self):
-        cases = read_image_folder(SHARED / "nih_pancreas_2d", size=128)
+    def test_pancreas_slices(self, data):
+        cases = read_image_folder(data / "nih_pancreas_2d", size=128)
         assert len(cases) == 206
         assert len({case.patient for case in cases}) == 46
         assert all(case.image.shape == (1, 128, 128) for case in cases)
@@ -415,8 +410,8 @@ class TestRealData:
         assert 0.002 < np.mean([case.label.mean() for case in cases]) < 0.006
         assert cases[0].spacing == (1.0, 4.0, 4.0)
 
-    def test_hippocampus_volumes(self):
-        cases = read_nifti_folder(SHARED / "hippocampus_3d", window=None, labels=(2,))
+    def test_hippocampus_volumes(self, data):
+        cases = read_nifti_folder(data / "hippocampus_3d", window=None, labels=(2,))
         assert len(cases) == 200
         assert all(case.spacing == pytest.approx((1.0, 1.0, 1.0)) for case in cases)
         assert 800 < np.median([case.label.sum() for case in cases]) < 2400
