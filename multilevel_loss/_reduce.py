@@ -18,10 +18,11 @@ def full_precision(function: F) -> F:
     """Make `function` run with autocast disabled on the device of its first argument."""
 
     @wraps(function)
-    def wrapper(input: Tensor, *args: Any, **kwargs: Any) -> Any:
+    def wrapper(*args: Any, **kwargs: Any) -> Any:
+        first = next(iter((*args, *kwargs.values())), None)
         # What is no tensor has no device; the function itself says what is wrong with it.
-        with torch.autocast(input.device.type if hasattr(input, "device") else "cpu", enabled=False):
-            return function(input, *args, **kwargs)
+        with torch.autocast(first.device.type if hasattr(first, "device") else "cpu", enabled=False):
+            return function(*args, **kwargs)
 
     return cast(F, wrapper)
 

@@ -46,14 +46,21 @@ class Prepared:
         """Return the first class that counts: 1 when the background, class 0 of several, is left out."""
         return 0 if include_background or self.target.shape[1] == 1 else 1
 
-    def with_logits(self, logits: Tensor) -> Prepared:
-        """Return the same target beside other logits, of any grid."""
-        if logits.shape[:2] != self.logits.shape[:2] or logits.ndim != self.logits.ndim:
-            raise ValueError(
-                f"expected `point_input` to have shape {tuple(self.logits.shape[:2])} and {self.logits.ndim - 2} "
-                f"spatial dimensions as `input`, got shape {tuple(logits.shape)}"
+    def with_logits(self, name: str, logits: Tensor, *, same_grid: bool = True) -> Prepared:
+        """Return the same target beside the argument `name`, other logits of the same grid or of any."""
+        axes = self.logits.ndim if same_grid else 2
+        if logits.shape[:axes] != self.logits.shape[:axes] or logits.ndim != self.logits.ndim:
+            came = tuple(logits.shape)
+            rule = (
+                f"to have shape {tuple(self.logits.shape)}"
+                if same_grid
+                else f"to have shape (B, C) = {tuple(self.logits.shape[:2])} and {self.logits.ndim - 2} spatial axes"
             )
-        return Prepared(logits.to(self.logits.dtype), self.target, self.mask, self.mode)
+            raise ValueError(f"expected `{name}` {rule}, as the other logits have, got shape {came}")
+        logits = logits.to(self.logits.dtype)
+        if self.mask is not None and same_grid:
+            logits = logits.masked_fill(~self.mask, 0)
+        return Prepared(logits, self.target, self.mask, self.mode)
 
 
 def prepare(

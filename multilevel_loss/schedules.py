@@ -62,3 +62,10 @@ class StepAt:
     def __call__(self, epoch: int) -> float:
         """Return the weight in an epoch, counted from 0."""
         return float(self.after if epoch >= self.epoch else self.before)
+
+
+PAPER_MLL: dict[str, Schedule] = {"alpha": LinearRamp(0, 1, step=0.2), "beta": StepAt(12)}
+"""The schedules of §4.1.1 of Liu et al. for :class:`multilevel_loss.MLLoss`: ``MLLoss(**PAPER_MLL)``."""
+
+PAPER_MLN: dict[str, Schedule] = {"beta": StepAt(12), "gamma": StepAt(12)}
+"""The schedules of §4.1.1 of Liu et al. for :class:`multilevel_loss.MLNLoss`: ``MLNLoss(**PAPER_MLN)``."""

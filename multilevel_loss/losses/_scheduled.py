@@ -4,11 +4,16 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Mapping
+from typing import Any
 
-from torch import nn
+import torch
+from torch import Tensor, nn
 
 from multilevel_loss._checks import check_number
 from multilevel_loss.schedules import Schedule
+
+OMEGA = (1 / 3, 2 / 3)
+"""The weights of the coarse and the fine model."""
 
 
 class ScheduledLoss(nn.Module):
@@ -59,3 +64,24 @@ def check_weight(name: str, weight: float | Schedule) -> float | Schedule:
     if not callable(weight):
         check_number(name, weight)
     return weight
+
+
+def given(**options: Any) -> dict[str, Any]:
+    """Return the options that are not None, so that a term need not know those that were not asked for."""
+    return {name: value for name, value in options.items() if value is not None}
+
+
+def weighted_sum(
+    components: dict[str, Tensor],
+    weights: Mapping[str, float],
+    return_components: bool,
+    omega: tuple[float, float] = (0.0, 1.0),
+) -> Tensor | tuple[Tensor, dict[str, Tensor]]:
+    """Return the sum of the terms by their weights, and the terms where they are asked for.
+
+    With a term "coarse", that is ω₁ times it and ω₂ times the sum of the others.
+    """
+    if "coarse" in components:
+        weights = {name: omega[1] * weight for name, weight in weights.items()} | {"coarse": omega[0]}
+    total = torch.stack([weights[name] * term for name, term in components.items()]).sum()
+    return (total, components) if return_components else total

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import Any, cast
+from typing import cast
 
 import torch
 from torch import Tensor
@@ -12,7 +12,7 @@ from multilevel_loss._checks import Mode, Spacing
 from multilevel_loss._module import Loss
 from multilevel_loss._reduce import full_precision
 from multilevel_loss._targets import prepare
-from multilevel_loss.losses._scheduled import ScheduledLoss, check_weight
+from multilevel_loss.losses._scheduled import OMEGA, ScheduledLoss, check_weight, given, weighted_sum
 from multilevel_loss.losses.boundary.boundary import BoundaryLoss, boundary_loss
 from multilevel_loss.losses.pixel.uncertain_point import UncertainPointLoss, uncertain_point_loss
 from multilevel_loss.losses.region.dice import DiceLoss, dice_loss
@@ -38,6 +38,8 @@ def multilevel_loss(
     point_input: Tensor | None = None,
     point_coords: Tensor | None = None,
     generator: torch.Generator | None = None,
+    coarse_input: Tensor | None = None,
+    omega: tuple[float, float] = OMEGA,
     ignore_index: int | None = None,
     mask: Tensor | None = None,
     class_mask: Tensor | None = None,
@@ -67,6 +69,9 @@ def multilevel_loss(
             None; the target is sampled at the same places of the image.
         point_coords: (B, P, D) in [0, 1], x first, replays these points instead of drawing any.
         generator: the source of randomness for the points; torch's default one when None.
+        coarse_input: logits (B, C, *spatial) of a coarse model, which joins with its region loss; the sum is then
+            ω₁ E_R(coarse) + ω₂ times the above.
+        omega: ω₁ and ω₂.
         ignore_index: label of voxels that do not count.
         mask: (B, *spatial) or (B, 1, *spatial), nonzero where a voxel counts.
         class_mask: (B, C), nonzero where a class is labelled in a sample.
@@ -75,7 +80,7 @@ def multilevel_loss(
 
     Returns:
         A float32 (float64 for float64 input) scalar; with `return_components` a pair of it and a dictionary of
-        those of "region", "boundary" and "pixel" that were computed.
+        those of "region", "boundary", "pixel" and "coarse" that were computed.
 
     Raises:
         TypeError: `input` or `target` is not a tensor, or `input` is not floating.
@@ -96,24 +101,28 @@ def multilevel_loss(
         ['boundary', 'pixel', 'region']
 
     Source:
-        Eqs. 3 and 11 of Liu et al.
+        Eqs. 3 and 11 of Liu et al., which print ω₁ = 0.3; ⅓, beside ω₂ = ⅔, is their predecessor's (RSTN).
     """
     prepared = prepare(input, target, mode=mode, ignore_index=ignore_index, mask=mask)
     # A prepared prediction stands in for the two tensors it was made from, so that the terms share its activation.
     shared, memberships = cast(Tensor, prepared), prepared.target
-    common = _given(class_mask=class_mask, weight=weight) | {"include_background": include_background}
+    common = given(class_mask=class_mask, weight=weight) | {"include_background": include_background}
     components = {"region": region(shared, memberships, **common)}
     if alpha != 0:
         components["boundary"] = boundary(
-            shared, memberships, **common, **_given(spacing=spacing, distance_map=distance_map)
+            shared, memberships, **common, **given(spacing=spacing, distance_map=distance_map)
         )
     if beta != 0:
-        points = _given(point_coords=point_coords, generator=generator)
-        at_points = shared if point_input is None else cast(Tensor, prepared.with_logits(point_input))
+        points = given(point_coords=point_coords, generator=generator)
+        at_points = (
+            shared
+            if point_input is None
+            else cast(Tensor, prepared.with_logits("point_input", point_input, same_grid=False))
+        )
         components["pixel"] = pixel(at_points, memberships, **common, **points)
-    scale = {"region": 1.0, "boundary": alpha, "pixel": beta}
-    total = torch.stack([scale[name] * term for name, term in components.items()]).sum()
-    return (total, components) if return_components else total
+    if coarse_input is not None:
+        components["coarse"] = region(prepared.with_logits("coarse_input", coarse_input), memberships, **common)
+    return weighted_sum(components, {"region": 1.0, "boundary": alpha, "pixel": beta}, return_components, omega)
 
 
 class MLLoss(ScheduledLoss):
@@ -132,6 +141,7 @@ class MLLoss(ScheduledLoss):
         include_background: False leaves class 0 of several out of every term.
         ignore_index: label of voxels that do not count.
         weight: (C,) weight of each class in every term, background included.
+        omega: ω₁ and ω₂, the weights of a coarse and a fine model, where the call is given `coarse_input`.
         return_components: return also the terms by name, before they are weighted.
 
     Raises:
@@ -169,6 +179,7 @@ class MLLoss(ScheduledLoss):
         include_background: bool = True,
         ignore_index: int | None = None,
         weight: Tensor | Sequence[float] | None = None,
+        omega: tuple[float, float] = OMEGA,
         return_components: bool = False,
     ) -> None:
         super().__init__({"region": 1.0, "boundary": check_weight("alpha", alpha), "pixel": check_weight("beta", beta)})
@@ -180,6 +191,7 @@ class MLLoss(ScheduledLoss):
         self.ignore_index = ignore_index
         self.weight: Tensor | None
         self.register_buffer("weight", None if weight is None else torch.as_tensor(weight), persistent=False)
+        self.omega = omega
         self.return_components = return_components
 
     def forward(
@@ -192,6 +204,7 @@ class MLLoss(ScheduledLoss):
         point_input: Tensor | None = None,
         point_coords: Tensor | None = None,
         generator: torch.Generator | None = None,
+        coarse_input: Tensor | None = None,
         mask: Tensor | None = None,
         class_mask: Tensor | None = None,
     ) -> Tensor | tuple[Tensor, dict[str, Tensor]]:
@@ -212,17 +225,14 @@ class MLLoss(ScheduledLoss):
             point_input=point_input,
             point_coords=point_coords,
             generator=generator,
+            coarse_input=coarse_input,
+            omega=self.omega,
             ignore_index=self.ignore_index,
             mask=mask,
             class_mask=class_mask,
             weight=self.weight,
             return_components=self.return_components,
         )
-
-
-def _given(**options: Any) -> dict[str, Any]:
-    """Return the options that are not None, so that a term need not know those that were not asked for."""
-    return {name: value for name, value in options.items() if value is not None}
 
 
 def _term(name: str, term: Loss[...] | None, default: type[Loss[...]]) -> Loss[...]:

@@ -89,19 +89,23 @@ def uncertain_point_loss(
             mask=prepared.mask,
             generator=generator,
         )
-    first = prepared.first_class(include_background)
-    return point_cross_entropy(
-        prepared, point_coords, first, class_weights(weight, class_mask, prepared.logits, first), reduction
-    )
-
-
-def point_cross_entropy(
-    prepared: Prepared, point_coords: Tensor, first_class: int, weight: Tensor | None, reduction: Reduction
-) -> Tensor:
-    """Reduce the cross entropy of the classes that count at points (B, P, D); `weight` is (B, C') or (1, C')."""
     # Only on the grid of the target is it known which logits count.
     same_grid = prepared.logits.shape == prepared.target.shape
     logits = sample_points(prepared.logits, point_coords, prepared.mask if same_grid else None)
+    first = prepared.first_class(include_background)
+    share = class_weights(weight, class_mask, prepared.logits, first)
+    return point_cross_entropy(logits, prepared, point_coords, first, share, reduction)
+
+
+def point_cross_entropy(
+    logits: Tensor,
+    prepared: Prepared,
+    point_coords: Tensor,
+    first_class: int,
+    weight: Tensor | None,
+    reduction: Reduction,
+) -> Tensor:
+    """Reduce the cross entropy of logits (B, C, P) at points (B, P, D); `weight` is that of `class_weights`."""
     truth = sample_points(prepared.target, point_coords, prepared.mask)
     share = None if weight is None else weight.unsqueeze(-1)
     if prepared.mask is not None:
