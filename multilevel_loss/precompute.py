@@ -90,7 +90,9 @@ def read_labels(path: Path) -> LabelFile:
     labels = np.load(path, allow_pickle=False) if image is None else SimpleITK.GetArrayFromImage(image)
     channels = 1 if image is None else image.GetNumberOfComponentsPerPixel()
     if not 1 <= labels.ndim <= 3 or channels != 1 or labels.dtype.kind not in "biuf":
-        raise ValueError(f"expected a label map of 1 to 3 dimensions, got shape {labels.shape} of {labels.dtype}")
+        raise ValueError(
+            f"expected a label map of 1 to 3 axes, one number a voxel, got shape {labels.shape} of {labels.dtype}"
+        )
     # SimpleITK orders spacings x, y, z and arrays z, y, x.
     spacing = None if image is None else image.GetSpacing()[::-1]
     return LabelFile(labels.astype(labels.dtype.newbyteorder("="), copy=False), spacing, image)

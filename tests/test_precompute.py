@@ -196,18 +196,18 @@ def test_failures_are_named_and_the_other_files_are_done(folders, run):
     np.save(source / "complex.npy", np.zeros((3, 4), complex))
     (source / "empty.nii.gz").write_bytes(b"")
     (source / "text.npy").write_text("not an array")
-    vector = SimpleITK.GetImageFromArray(labels(4, 5, 6, 2), isVector=True)
+    vector = SimpleITK.GetImageFromArray(labels(4, 5, 6), isVector=True)
     SimpleITK.WriteImage(vector, str(source / "vector.nii.gz"))
     code, summary, errors = run("--workers", "2")
     assert (code, summary) == (1, "1 written, 0 kept, 7 failed\n")
     for name, reason in {
         "label 2.npy": "expected `target` to hold labels 0 to 1, got 1 to 2",
-        "four axes.npy": "expected a label map of 1 to 3 dimensions, got shape (2, 3, 4, 5) of uint8",
+        "four axes.npy": "expected a label map of 1 to 3 axes, one number a voxel, got shape (2, 3, 4, 5) of uint8",
         "half.npy": "expected a label map to hold whole numbers, got 0.5",
-        "complex.npy": "expected a label map of 1 to 3 dimensions, got shape (3, 4) of complex128",
+        "complex.npy": "expected a label map of 1 to 3 axes, one number a voxel, got shape (3, 4) of complex128",
         "empty.nii.gz": "",
         "text.npy": "",
-        "vector.nii.gz": "expected a label map of 1 to 3 dimensions, got shape (4, 5, 6, 2) of uint8",
+        "vector.nii.gz": "expected a label map of 1 to 3 axes, one number a voxel, got shape (4, 5, 6) of uint8",
     }.items():
         assert f"{source / name}: {reason}" in errors
         assert f"failed: {source / name}\n" in errors

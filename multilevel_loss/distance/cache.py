@@ -34,8 +34,8 @@ class DistanceMapCache:
     Args:
         directory: where the entries lie; made if absent. Any number of processes and machines may share it.
         dtype: of the stored values, torch.float32 or torch.float16. float16 halves the size and rounds a distance to
-            11 significant bits: exact for whole distances up to 2048, otherwise an error of at most |Φ|/2048, that
-            is 0.03 at 64 and 0.25 at 512. Beyond ±65504 it stores ±65504.
+            11 significant bits: exact for whole distances up to 2048, otherwise off by at most 1/2048 of itself, 0.03
+            at 64 and 0.25 at 512. Beyond ±65504 it stores ±65504.
         num_classes: as in `signed_distance_map`, like the options below.
         spacing: mm, for the calls that give none; None measures in voxels.
         boundary: where the map is 0.

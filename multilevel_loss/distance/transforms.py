@@ -30,9 +30,9 @@ class DistanceMapDataset(Dataset[Any]):
             "<label>_distance_map".
         compute: `signed_distance_map`, the same with options bound by :func:`functools.partial`, or a
             :class:`DistanceMapCache`.
-        label: position or key of the label in a sample: a label map (*spatial) of any integer or bool dtype, or
-            floating one-hot (C, *spatial); tensor or array. Give labels with a channel axis (1, *spatial), as MONAI
-            has them, to :class:`SignedDistanceMapd`.
+        label: position or key of the label in a sample: a label map of the spatial axes alone, any integer or bool
+            dtype, or floating one-hot (C, *spatial); tensor or array. Labels with a channel axis, (1, *spatial), as
+            MONAI has them, are for :class:`SignedDistanceMapd`.
         spacing: position or key of the sample's spacing in mm, one value or one for each axis (D, H, W); None leaves
             it to `compute`.
 
@@ -128,7 +128,7 @@ class SignedDistanceMapd:
         options = {}
         if self.spacing_key is not None:
             spacing = data[self.spacing_key]
-            # The affine of a MetaTensor has three axes even where the image has two.
+            # Before MONAI 1.6 it has three values even where the image has two axes.
             options["spacing"] = spacing.pixdim[: target.ndim - 1] if hasattr(spacing, "pixdim") else spacing
         one_hot = target if target.is_floating_point() else target.float()
         return self.compute(whole_labels(target) if len(target) == 1 else one_hot[None], **options)[0]

@@ -81,7 +81,8 @@ def test_samples_are_found_again_in_another_batch_with_their_own_spacing(tmp_pat
     target = labels(3, 4, 5)
     spacing = torch.tensor([[1.0, 2.0], [3.0, 1.0], [1.0, 1.0]])
     maps = DistanceMapCache(tmp_path)
-    expected = maps(target, spacing)
+    expected = signed_distance_map(target, spacing=spacing)
+    torch.testing.assert_close(maps(target, spacing), expected, rtol=0, atol=0)
     assert len(computed) == 3
     torch.testing.assert_close(maps(target[[2, 0]], spacing[[2, 0]]), expected[[2, 0]], rtol=0, atol=0)
     assert len(computed) == 3
@@ -111,14 +112,20 @@ def test_another_option_is_another_entry(tmp_path, changed):
         torch.tensor([[0, 1, 1, 0]]),
         torch.tensor([[[0, 1], [0, 0]]]),
         torch.tensor([[0, 1, 0, 0, 0]]),
-        torch.tensor([[[0.0, 1.0, 0.0, 0.0]]]),
     ],
 )
-def test_other_labels_shape_or_kind_are_another_entry(tmp_path, other):
+def test_other_labels_or_shape_are_another_entry(tmp_path, other):
     maps = DistanceMapCache(tmp_path)
     maps(torch.tensor([[0, 1, 0, 0]]))
     maps(other)
     assert len(entries(tmp_path)) == 2
+
+
+def test_labels_and_one_hot_of_the_same_values_and_shape_are_two_entries(tmp_path):
+    maps = DistanceMapCache(tmp_path)
+    values = torch.tensor([[[0, 1, 0, 0]]])
+    assert maps(values).shape == (1, 1, 1, 4)
+    assert maps(values.float()).shape == (1, 1, 4)
 
 
 def test_the_spacing_of_a_call_takes_precedence(tmp_path):
@@ -191,15 +198,14 @@ def test_an_interrupted_write_leaves_nothing_and_what_another_left_does_no_harm(
     assert torch.equal(maps(target), signed_distance_map(target))
 
 
-def test_what_cannot_be_read_is_an_error(tmp_path):
+def test_an_entry_that_may_not_be_read_is_an_error(tmp_path, computed, monkeypatch):
     target = labels(1, 5, 7)
     maps = DistanceMapCache(tmp_path)
     maps(target)
-    (entry,) = entries(tmp_path)
-    entry.unlink()
-    entry.mkdir()
-    with pytest.raises(OSError, match="directory"):
+    monkeypatch.setattr(cache.Path, "read_bytes", lambda _: (_ for _ in ()).throw(PermissionError("not yours")))
+    with pytest.raises(PermissionError, match="not yours"):
         maps(target)
+    assert len(computed) == 1
 
 
 @pytest.mark.parametrize(

@@ -1,6 +1,7 @@
 import functools
 import re
 import warnings
+from typing import NamedTuple
 
 import numpy as np
 import pytest
@@ -198,9 +199,12 @@ def test_a_meta_tensor_gives_its_spacing_and_keeps_its_metadata(monai, volume):
     torch.testing.assert_close(distance.as_tensor(), expected)
 
 
-def test_two_axes_take_the_first_two_of_the_affine(monai):
-    label = monai.data.MetaTensor(torch.tensor([[[0.0, 0.0, 1.0]]]), affine=torch.diag(torch.tensor([7.0, 2, 5, 1])))
-    result = SignedDistanceMapd("label", spacing_key="label")({"label": label})
+def test_two_axes_take_the_first_two_of_the_affine():
+    class MetaTensorOfMONAI15(NamedTuple):  # whose `pixdim` has three values even where the image has two
+        pixdim: torch.Tensor
+
+    data = {"label": torch.tensor([[[0, 0, 1]]]), "image": MetaTensorOfMONAI15(torch.tensor([7.0, 2.0, 5.0]))}
+    result = SignedDistanceMapd("label", spacing_key="image")(data)
     assert result["label_distance_map"].tolist() == [[[4, 2, 0]]]
 
 
