@@ -79,3 +79,21 @@ def uncrop(x: Tensor, box: Box, size: tuple[int, int], fill: float = BACKGROUND_
     """Return a field (..., *size) that is x (..., h, w) inside `box` and `fill` elsewhere."""
     height, width = size
     return F.pad(x, (box.left, width - box.right, box.top, height - box.bottom), value=fill)
+
+
+def image_coords(coords: Tensor, box: Box, size: tuple[int, int]) -> Tensor:
+    """Return the image's coordinates of points of a crop.
+
+    Args:
+        coords: (B, P, 2), x first, in [0, 1] from edge to edge of the crop.
+        box: where the crop was cut.
+        size: height and width of the image.
+
+    Returns:
+        The same points in [0, 1] of the image, none further out than the centres of the crop's outermost pixels, where
+        interpolation would mix in what lies outside.
+    """
+    start = coords.new_tensor([box.left, box.top])
+    stop = coords.new_tensor([box.right, box.bottom])
+    pixels = start + coords * (stop - start)
+    return pixels.clamp(start + 0.5, stop - 0.5) / coords.new_tensor([size[1], size[0]])
