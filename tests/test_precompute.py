@@ -1,14 +1,16 @@
+import functools
 import json
 import re
 import subprocess
 import sys
+import warnings
 from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pytest
 import torch
 
-from multilevel_loss.distance import signed_distance_map
+from multilevel_loss.distance import SignedDistanceMapd, signed_distance_map
 
 REASON = "needs the extra dependencies `precompute`"
 SimpleITK = pytest.importorskip("SimpleITK", reason=REASON)
@@ -304,3 +306,25 @@ def test_the_command_runs_in_processes_of_its_own(folders):
     assert (result.returncode, result.stdout) == (1, "2 written, 0 kept, 1 failed\n")
     assert re.fullmatch(rf"{source}/c.npy: .+\nfailed: {source}/c.npy\n", result.stderr)
     np.testing.assert_array_equal(np.load(out / "b.npy"), expected(labels(6, 5)))
+
+
+@pytest.mark.parametrize("classes", [2, 3])
+def test_monai_loads_a_nifti_map_onto_its_label(folders, run, classes):
+    monai_needed = "needs MONAI, from the dependency group `peers`, and nibabel"
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        pytest.importorskip("nibabel", reason=monai_needed)
+        transforms = pytest.importorskip("monai.transforms", reason=monai_needed)
+    source, out = folders
+    write_nifti(source / "a.nii.gz", labels(4, 7, 5, classes=classes))
+    options = {"num_classes": 3} if classes == 3 else {}
+    run(*(["--num-classes", "3"] if classes == 3 else []))
+    pipeline = [
+        transforms.LoadImaged(["label", "stored"], ensure_channel_first=True),
+        SignedDistanceMapd("label", functools.partial(signed_distance_map, **options), spacing_key="label"),
+    ]
+    if classes == 3:
+        pipeline.append(transforms.SqueezeDimd("stored", dim=-1))
+    result = transforms.Compose(pipeline)({"label": source / "a.nii.gz", "stored": out / "a.nii.gz"})
+    torch.testing.assert_close(result["stored"], result["label_distance_map"], rtol=1e-5, atol=1e-5)
+    torch.testing.assert_close(result["stored"].affine, result["label"].affine)
