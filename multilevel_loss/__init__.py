@@ -4,6 +4,12 @@ from multilevel_loss import functional
 from multilevel_loss.distance import distance_map, signed_distance_map
 from multilevel_loss.losses.boundary.boundary import BoundaryLoss
 from multilevel_loss.losses.boundary.boundary_regression import BoundaryRegressionLoss
+from multilevel_loss.losses.boundary.contour_dice import ContourDiceLoss
+from multilevel_loss.losses.boundary.elastic_interaction import ElasticInteractionLoss
+from multilevel_loss.losses.boundary.hausdorff_cv import HausdorffCVLoss
+from multilevel_loss.losses.boundary.hausdorff_dt import HausdorffDTLoss
+from multilevel_loss.losses.boundary.hausdorff_er import HausdorffERLoss
+from multilevel_loss.losses.boundary.sdf_regression import SDFRegressionLoss
 from multilevel_loss.losses.multilevel import MLLoss
 from multilevel_loss.losses.multilevel_network import MLNLoss
 from multilevel_loss.losses.pixel.uncertain_point import UncertainPointLoss
@@ -16,10 +22,16 @@ __all__ = [
     "PAPER_MLN",
     "BoundaryLoss",
     "BoundaryRegressionLoss",
+    "ContourDiceLoss",
     "DiceLoss",
+    "ElasticInteractionLoss",
+    "HausdorffCVLoss",
+    "HausdorffDTLoss",
+    "HausdorffERLoss",
     "LinearRamp",
     "MLLoss",
     "MLNLoss",
+    "SDFRegressionLoss",
     "StepAt",
     "UncertainPointLoss",
     "distance_map",

@@ -1,0 +1,269 @@
+"""The laws every boundary loss, and every loss of region and boundary, keeps."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import boundary_oracles as oracles
+import numpy as np
+import pytest
+import torch
+from torch import Tensor
+
+import multilevel_loss as mll
+from multilevel_loss import functional as F
+from multilevel_loss import signed_distance_map
+
+LOSSES: dict[str, dict[str, Any]] = {
+    "hausdorff_dt_loss": {},
+    "hausdorff_er_loss": {},
+    "hausdorff_cv_loss": {"radii": (1, 2.5)},
+    "sdf_regression_loss": {},
+    "elastic_interaction_loss": {},
+    "contour_dice_loss": {},
+}
+SHAPES = {"2-D": (11, 9), "3-D": (7, 6, 5)}
+every_loss = pytest.mark.parametrize("name", LOSSES)
+every_grid = pytest.mark.parametrize("grid", SHAPES.values(), ids=SHAPES)
+
+
+def loss_of(name: str, logits: Tensor, target: Tensor, **options: Any) -> Tensor:
+    function: Callable[..., Tensor] = getattr(F, name)
+    return function(logits, target, **(LOSSES[name] | options))
+
+
+def blocks(batch: int, classes: int, grid: tuple[int, ...]) -> Tensor:
+    """Return a label map of a few blobs."""
+    labels = torch.zeros(batch, *grid, dtype=torch.long)
+    for n in range(batch):
+        for label in range(1, max(classes, 2)):
+            corner = [int(torch.randint(side - 2, ())) for side in grid]
+            labels[(n, *(slice(start, start + 3) for start in corner))] = label
+    return labels
+
+
+def degenerate(kind: str, grid: tuple[int, ...]) -> Tensor:
+    labels = torch.zeros(2, *grid, dtype=torch.long)
+    middle = tuple(side // 2 for side in grid)
+    if kind == "full":
+        labels += 1
+    elif kind == "one voxel":
+        labels[(slice(None), *middle)] = 1
+    elif kind == "touching the border":
+        labels[:, :2, :2] = 1
+    return labels
+
+
+@every_loss
+@every_grid
+@pytest.mark.parametrize("channels", [1, 3])
+@pytest.mark.parametrize("kind", ["empty", "full", "one voxel", "touching the border"])
+def test_finite_value_and_gradient_whatever_is_absent(
+    name: str, grid: tuple[int, ...], channels: int, kind: str
+) -> None:
+    target = degenerate(kind, grid)
+    for logits in (
+        torch.zeros(2, channels, *grid),
+        torch.randn(2, channels, *grid) * 3,
+        torch.full((2, channels, *grid), -100.0),
+        100 * degenerate("one voxel", grid).unsqueeze(1).repeat(1, channels, *[1] * len(grid)) - 50.0,
+    ):
+        logits.requires_grad_()
+        loss = loss_of(name, logits, target)
+        (gradient,) = torch.autograd.grad(loss, logits)
+        assert loss.isfinite(), logits
+        assert gradient.isfinite().all(), logits
+
+
+@every_loss
+@pytest.mark.parametrize(("channels", "grid"), [(1, (5, 4)), (3, (4, 5)), (1, (3, 4, 3)), (2, (7,))])
+def test_gradient_is_that_of_the_value(name: str, channels: int, grid: tuple[int, ...]) -> None:
+    logits = (3 * torch.randn(2, channels, *grid, dtype=torch.float64)).requires_grad_()
+    target = torch.randint(max(channels, 2), (2, *grid))
+    assert torch.autograd.gradcheck(lambda x: loss_of(name, x, target), logits)
+
+
+@every_loss
+@pytest.mark.parametrize("precision", [torch.float16, torch.bfloat16])
+def test_half_precision_at_volume_scale(name: str, precision: torch.dtype) -> None:
+    logits = torch.full((1, 2, 32, 64, 64), -80.0, dtype=precision)
+    logits[:, 1, 12:24, 10:50] = 80.0
+    logits.requires_grad_()
+    target = torch.zeros(1, 32, 64, 64, dtype=torch.uint8)
+    target[:, 10:20] = 1
+    with torch.autocast("cpu", dtype=precision):
+        loss = loss_of(name, logits, target)
+    (gradient,) = torch.autograd.grad(loss, logits)
+    assert loss.dtype == torch.float32
+    assert loss.isfinite()
+    assert gradient.dtype == precision
+    assert gradient.isfinite().all()
+    torch.testing.assert_close(loss, loss_of(name, logits.float(), target))
+
+
+# The tracer of torch warns of what it does itself with any custom gradient.
+@pytest.mark.filterwarnings("ignore:.*autograd.function.Function.* should not be instantiated:DeprecationWarning")
+@every_loss
+def test_compiled_without_graph_breaks_it_is_the_same(name: str) -> None:
+    torch.compiler.reset()
+    logits, target = torch.randn(2, 3, 8, 7, requires_grad=True), blocks(2, 3, (8, 7))
+    compiled = torch.compile(loss_of, fullgraph=True, backend="aot_eager")
+    results = [loss(name, logits, target) for loss in (loss_of, compiled)]
+    torch.testing.assert_close(*results)
+    torch.testing.assert_close(*(torch.autograd.grad(result, logits)[0] for result in results))
+
+
+@every_loss
+@every_grid
+def test_order_of_samples_and_flips_change_nothing(name: str, grid: tuple[int, ...]) -> None:
+    logits, target = 3 * torch.randn(3, 2, *grid), blocks(3, 2, grid)
+    expected = loss_of(name, logits, target)
+    order = torch.tensor([2, 0, 1])
+    torch.testing.assert_close(loss_of(name, logits[order], target[order]), expected)
+    for axis in range(1, len(grid) + 1):
+        torch.testing.assert_close(loss_of(name, logits.flip(-axis), target.flip(-axis)), expected)
+    turned = loss_of(name, logits.transpose(-1, -2), target.transpose(-1, -2))  # not contiguous
+    torch.testing.assert_close(turned, expected)
+
+
+@every_loss
+@pytest.mark.parametrize("channels", [1, 3])
+def test_what_is_masked_does_not_matter(name: str, channels: int) -> None:
+    logits, target = 3 * torch.randn(2, channels, 8, 7), blocks(2, channels, (8, 7))
+    mask = torch.rand(2, 8, 7) > 0.3
+    expected = loss_of(name, logits, target, mask=mask)
+    poisoned = logits.masked_fill(~mask.unsqueeze(1), torch.nan).requires_grad_()
+    loss = loss_of(name, poisoned, target, mask=mask)
+    (gradient,) = torch.autograd.grad(loss, poisoned)
+    torch.testing.assert_close(loss, expected)
+    assert gradient.isfinite().all()
+    assert not gradient[(~mask).unsqueeze(1).expand_as(gradient)].any()
+    assert loss_of(name, logits, target, mask=torch.zeros_like(mask)) == 0
+
+
+@every_loss
+@pytest.mark.parametrize("channels", [1, 3])
+def test_ignored_voxels_belong_to_no_class_and_are_masked(name: str, channels: int) -> None:
+    logits, target = 3 * torch.randn(2, channels, 8, 7), blocks(2, channels, (8, 7))
+    known = torch.rand(2, 8, 7) > 0.3
+    labels = target.masked_fill(~known, 255).to(torch.uint8)
+    memberships = one_hot(target, channels).masked_fill(~known.unsqueeze(1), 0)
+    torch.testing.assert_close(
+        loss_of(name, logits, labels, ignore_index=255), loss_of(name, logits, memberships, mask=known)
+    )
+
+
+def one_hot(labels: Tensor, channels: int) -> Tensor:
+    if channels == 1:
+        return labels.unsqueeze(1).float()
+    return torch.nn.functional.one_hot(labels, channels).movedim(-1, 1).float()
+
+
+@every_loss
+@pytest.mark.parametrize("channels", [1, 3])
+@pytest.mark.parametrize("dtype", [torch.uint8, torch.int16, torch.int64])
+def test_label_map_is_its_one_hot_form(name: str, channels: int, dtype: torch.dtype) -> None:
+    logits, target = 3 * torch.randn(2, channels, 8, 7), blocks(2, channels, (8, 7))
+    expected = loss_of(name, logits, one_hot(target, channels))
+    torch.testing.assert_close(loss_of(name, logits, target.to(dtype)), expected)
+    torch.testing.assert_close(loss_of(name, logits, target.to(dtype).unsqueeze(1)), expected)
+
+
+@every_loss
+def test_multilabel_channels_are_binary_losses(name: str) -> None:
+    logits, target = 3 * torch.randn(2, 3, 8, 7), (torch.rand(2, 3, 8, 7) > 0.6).float()
+    together = loss_of(name, logits, target, mode="multilabel")
+    alone = [loss_of(name, logits[:, [c]], target[:, [c]]) for c in range(3)]
+    torch.testing.assert_close(together, torch.stack(alone).mean())
+
+
+@every_loss
+def test_classes_are_weighed_selected_and_masked_alike(name: str) -> None:
+    logits, target = 3 * torch.randn(2, 3, 8, 7), blocks(2, 3, (8, 7))
+    each = loss_of(name, logits, target, reduction="none").reshape(2, 3, -1).mean(-1)
+    weight = torch.tensor([1.0, 0.0, 3.0])
+    torch.testing.assert_close(loss_of(name, logits, target), each.mean())
+    weighted = loss_of(name, logits, target, weight=weight)
+    torch.testing.assert_close(weighted, (each * weight).sum() / (2 * weight.sum()))
+    torch.testing.assert_close(loss_of(name, logits, target, include_background=False), each[:, 1:].mean())
+    class_mask = torch.tensor([[1, 0, 1], [0, 1, 1]])
+    masked = loss_of(name, logits, target, class_mask=class_mask)
+    torch.testing.assert_close(masked, (each * class_mask).sum() / 4)
+
+
+@every_loss
+def test_module_is_the_function(name: str) -> None:
+    logits, target = torch.randn(2, 2, 8, 7), blocks(2, 2, (8, 7))
+    module_name = "".join(part if part in MODULE_ACRONYMS else part.capitalize() for part in acronyms(name))
+    module = getattr(mll, module_name)(**LOSSES[name])
+    assert module(logits, target) == loss_of(name, logits, target)
+    assert name in F.__all__
+    assert module_name in mll.__all__
+
+
+MODULE_ACRONYMS = {"DT", "ER", "CV", "SDF", "CE"}
+
+
+def acronyms(name: str) -> list[str]:
+    return [part.upper() if part.upper() in MODULE_ACRONYMS else part for part in name.split("_")]
+
+
+def classes_of(logits: Tensor, target: Tensor) -> list[tuple[np.ndarray, np.ndarray]]:
+    """Return probability and membership of each class of each sample, in NumPy."""
+    p, v = logits.softmax(1).double(), one_hot(target, logits.shape[1]).double()
+    return [(p[n, c].numpy(), v[n, c].numpy()) for n in range(len(p)) for c in range(p.shape[1])]
+
+
+@pytest.mark.parametrize(
+    ("name", "oracle", "options"),
+    [
+        ("hausdorff_dt_loss", oracles.hausdorff_dt, {}),
+        ("hausdorff_dt_loss", oracles.hausdorff_dt, {"alpha": 1.5, "side": "inside"}),
+        ("hausdorff_er_loss", oracles.hausdorff_er, {}),
+        ("hausdorff_er_loss", oracles.hausdorff_er, {"alpha": 1, "erosions": 3}),
+        ("hausdorff_cv_loss", oracles.hausdorff_cv, {"radii": (3, 6, 9, 12, 15, 18)}),
+        ("hausdorff_cv_loss", oracles.hausdorff_cv, {"radii": (1, 2.5), "alpha": 1}),
+        ("elastic_interaction_loss", oracles.elastic_interaction, {}),
+        ("elastic_interaction_loss", oracles.elastic_interaction, {"alpha": 1.2}),
+        ("contour_dice_loss", oracles.contour_dice, {}),
+        ("contour_dice_loss", oracles.contour_dice, {"tolerance": 3}),
+    ],
+)
+@pytest.mark.parametrize("grid", [(13,), (11, 8), (6, 7, 5)])
+def test_agrees_with_a_naive_truth(
+    name: str, oracle: Callable[..., float], options: dict[str, Any], grid: tuple[int, ...]
+) -> None:
+    logits, target = 4 * torch.randn(2, 3, *grid), blocks(2, 3, grid)
+    expected = np.mean([oracle(p, v, **options) for p, v in classes_of(logits, target)])
+    assert loss_of(name, logits, target, **options).item() == pytest.approx(expected, rel=1e-4, abs=1e-6)
+
+
+@pytest.mark.parametrize("penalty", ["l1+product", "l1", "mse"])
+def test_regression_agrees_with_a_naive_truth(penalty: str) -> None:
+    raw, target = torch.randn(2, 3, 9, 8), blocks(2, 3, (9, 8))
+    y_hat, phi = raw.tanh().double(), signed_distance_map(target, num_classes=3, normalize="max").double()
+    expected = np.mean(
+        [
+            oracles.sdf_regression(y_hat[n, c].numpy(), phi[n, c].numpy(), penalty)
+            for n in range(2)
+            for c in range(3)
+            if phi[n, c].any()
+        ]
+    )
+    assert F.sdf_regression_loss(raw, target, penalty=penalty).item() == pytest.approx(expected, rel=1e-4)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("spacing", [(3.0, 0.5), (1.0, 4.0)])
+def test_spacing_follows_the_axes_of_the_tensor(spacing: tuple[float, float]) -> None:
+    logits, target = 4 * torch.randn(2, 2, 9, 8), blocks(2, 2, (9, 8))
+    for name, oracle in (
+        ("hausdorff_dt_loss", oracles.hausdorff_dt),
+        ("elastic_interaction_loss", oracles.elastic_interaction),
+    ):
+        expected = np.mean([oracle(p, v, spacing=spacing) for p, v in classes_of(logits, target)])
+        assert loss_of(name, logits, target, spacing=spacing).item() == pytest.approx(expected, rel=1e-4)
+        each = torch.tensor([spacing, spacing])
+        torch.testing.assert_close(
+            loss_of(name, logits, target, spacing=each), loss_of(name, logits, target, spacing=spacing)
+        )
