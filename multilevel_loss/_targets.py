@@ -13,23 +13,32 @@ class Prepared:
 
     Attributes:
         logits: (B, C, *spatial), float32 or float64; 0 where masked, so that no masked NaN reaches a gradient.
-        target: (B, C, *spatial'), membership of each class in the dtype of `logits`; an ignored voxel belongs to
-            none. The grid is that of `logits` unless :func:`prepare` was told otherwise.
+        truth: the target as it came, label map (B, 1, *spatial') whose ignored voxels have a label beyond all classes,
+            or memberships (B, C, *spatial'), of any dtype. The grid is that of `logits` unless :func:`prepare` was
+            told otherwise.
         mask: (B, 1, *spatial') bool, True where a voxel counts; None when all do.
         mode: the activation meant.
     """
 
-    def __init__(self, logits: Tensor, target: Tensor, mask: Tensor | None, mode: Mode) -> None:
+    def __init__(self, logits: Tensor, truth: Tensor, mask: Tensor | None, mode: Mode) -> None:
         self.logits = logits
-        self.target = target
+        self.truth = truth
         self.mask = mask
         self.mode: Mode = mode
+        self._target: Tensor | None = None
         self._probability: Tensor | None = None
 
     @property
     def device(self) -> torch.device:
         """The device of the tensors."""
         return self.logits.device
+
+    @property
+    def target(self) -> Tensor:
+        """Membership of each class (B, C, *spatial') in the dtype of `logits`; an ignored voxel belongs to none."""
+        if self._target is None:
+            self._target = memberships(self.truth, self.logits.shape[1], self.logits.dtype)
+        return self._target
 
     def probability(self) -> Tensor:
         """Return the activated logits, 0 where masked; computed once."""
@@ -44,7 +53,7 @@ class Prepared:
 
     def first_class(self, include_background: bool) -> int:
         """Return the first class that counts: 1 when the background, class 0 of several, is left out."""
-        return 0 if include_background or self.target.shape[1] == 1 else 1
+        return 0 if include_background or self.logits.shape[1] == 1 else 1
 
     def with_logits(self, name: str, logits: Tensor, *, same_grid: bool = True) -> Prepared:
         """Return the same target beside the argument `name`, other logits of the same grid or of any."""
@@ -60,7 +69,7 @@ class Prepared:
         logits = logits.to(self.logits.dtype)
         if self.mask is not None and same_grid:
             logits = logits.masked_fill(~self.mask, 0)
-        return Prepared(logits, self.target, self.mask, self.mode)
+        return Prepared(logits, self.truth, self.mask, self.mode)
 
 
 def prepare(
@@ -101,7 +110,7 @@ def prepare(
     dtype = torch.promote_types(input.dtype, torch.float32)
     counts = None if mask is None else _check_mask(mask, target, ndim)
     if form == "labels":
-        memberships, known = _memberships(target, ndim, input.shape[1], mode, ignore_index)
+        truth, known = _labels(target, ndim, 2 if mode == "binary" else input.shape[1], ignore_index)
         if known is not None:
             counts = known if counts is None else counts & known
     else:
@@ -111,11 +120,11 @@ def prepare(
                 f"{tuple(target.shape)}: use `mask`"
             )
         check_memberships("target", target)
-        memberships = target.detach()
+        truth = target.detach()
     logits = input.to(dtype)
     if counts is not None and same_grid:
         logits = logits.masked_fill(~counts, 0)
-    return Prepared(logits, memberships.to(dtype), counts, mode)
+    return Prepared(logits, truth, counts, mode)
 
 
 def _target_form(input: Tensor, target: Tensor, mode: Mode) -> str | None:
@@ -132,21 +141,25 @@ def _target_form(input: Tensor, target: Tensor, mode: Mode) -> str | None:
     return "memberships" if target.shape[1] == channels else None
 
 
-def _memberships(
-    target: Tensor, ndim: int, channels: int, mode: Mode, ignore_index: int | None
-) -> tuple[Tensor, Tensor | None]:
-    """Return the memberships (B, C, *spatial) of a label map, and where its labels are known."""
+def _labels(target: Tensor, ndim: int, num_classes: int, ignore_index: int | None) -> tuple[Tensor, Tensor | None]:
+    """Return the checked label map (B, 1, *spatial), ignored voxels labelled beyond all classes, and which are not."""
     labels = target if target.ndim == ndim + 2 else target.unsqueeze(1)
-    known = None
-    if ignore_index is not None:
-        known = labels != ignore_index
-        labels = labels.masked_fill(~known, 0)
-    check_labels("target", labels, 2 if mode == "binary" else channels)
-    if mode == "binary":
-        return labels, known
-    classes = torch.arange(channels, device=target.device).view(-1, *[1] * ndim)
-    memberships = labels == classes
-    return memberships if known is None else memberships & known, known
+    if ignore_index is None:
+        check_labels("target", labels, num_classes)
+        return labels, None
+    known = labels != ignore_index
+    check_labels("target", labels.masked_fill(~known, 0), num_classes)
+    return labels.long().masked_fill(~known, num_classes), known
+
+
+def memberships(truth: Tensor, num_classes: int, dtype: torch.dtype) -> Tensor:
+    """Return the membership of each class, in `dtype`, of a label map (B, 1, ...) or of what is that already."""
+    if truth.is_floating_point() or truth.shape[1] == num_classes > 1:
+        return truth.to(dtype)
+    classes = torch.arange(num_classes, device=truth.device) if num_classes > 1 else torch.ones(1, device=truth.device)
+    # Compared as floats and into floats: on a CPU bools are several times slower to write and to read.
+    result = torch.empty((truth.shape[0], num_classes, *truth.shape[2:]), dtype=dtype, device=truth.device)
+    return torch.eq(truth.to(dtype), classes.to(dtype).view(-1, *[1] * (truth.ndim - 2)), out=result)
 
 
 def _check_mask(mask: Tensor, target: Tensor, ndim: int) -> Tensor:
