@@ -23,10 +23,9 @@ import triton.language as tl
 from torch import Tensor
 from torch.nn.functional import pad
 
-_SCANNED = 2048  # voxels that one program scans
+_SCANNED, _BLOCK = 2048, 1024  # voxels that one program scans at a time, and those of them that lie in one row
 _ROWS = 8  # along the axis, that one program minimizes; few, because the farthest of them decides how far it searches
 _LOAD = 512  # bytes that a warp, and so a program that minimizes, loads at a time: its lanes
-_LONGEST = 2**20  # elements that Triton allows in a block
 
 
 def signed_distances(inside: Tensor, spacing: Tensor | None, inner: bool) -> Tensor:
@@ -35,8 +34,6 @@ def signed_distances(inside: Tensor, spacing: Tensor | None, inner: bool) -> Ten
     if out.numel() == 0:
         return out
     samples, depth, height, width = inside.shape[0], *[1] * (4 - inside.ndim), *inside.shape[1:]
-    if width > _LONGEST:
-        raise ValueError(f"expected the last side of `target` to be at most {_LONGEST} on a GPU, got {width}")
     planes = samples * depth
     diagonal = sum((size - 1) ** 2 for size in inside.shape[1:])
     unreached: float
@@ -58,12 +55,12 @@ def signed_distances(inside: Tensor, spacing: Tensor | None, inner: bool) -> Ten
     if depth > 1:
         passes.append((samples, depth, height * width, plane_bounds[1], volume_bounds))
 
-    block, columns = triton.next_power_of_2(width), _LOAD // dtype.itemsize
-    rows = min(max(_SCANNED // block, 1), triton.next_power_of_2(height))
+    block, columns = min(triton.next_power_of_2(width), _BLOCK), _LOAD // dtype.itemsize
+    rows = min(_SCANNED // block, triton.next_power_of_2(height))
     with torch.cuda.device_of(inside):
         _scan[(planes * triton.cdiv(height, rows),)](
             mask, squares, row_used, *plane_bounds, *volume_bounds, spacing, depth, height, width,
-            inner=inner, unreached=unreached, rows=rows, block=block, num_warps=min(max(rows * block // 512, 4), 32),
+            inner=inner, unreached=unreached, rows=rows, block=block,
         )  # fmt: skip
         for index, (groups, length, lanes, used, group_bounds) in enumerate(passes, 1):
             final = index == len(passes)
@@ -84,15 +81,57 @@ def _scan(
 ):  # fmt: skip
     """Write the squared distance along the last axis in the rows with a feature, mark these rows and their bounds.
 
-    One program holds whole rows of one plane: the nearest feature to the left is a running maximum of indices, the
-    one to the right a running minimum. Reads one byte a voxel (its neighbours come from the cache).
+    One program sweeps some rows of one plane, a block of each at a time. The first sweep finds features and costs one
+    byte a voxel (the neighbours are in the cache). Only where it finds some, one sweep to the right keeps the nearest
+    feature behind, a running maximum of indices, and one back to the left the nearest one ahead, a running minimum.
     """
-    tiles = tl.cdiv(height, rows)
+    tiles, blocks = tl.cdiv(height, rows), tl.cdiv(width, block)
     plane = tl.program_id(0) // tiles
-    z = plane % depth
+    sample, z = plane // depth, plane % depth
     y = tl.program_id(0) % tiles * rows + tl.arange(0, rows)[:, None]
-    x = tl.arange(0, block)[None, :]
     row = tl.cast(plane, tl.int64) * height + y
+    used = tl.zeros((rows, 1), tl.int32)
+    for k in range(0, blocks):
+        x = k * block + tl.arange(0, block)[None, :]
+        _, _, _, feature = _border(mask, row, x, y, z, depth, height, width, inner)
+        used = tl.maximum(used, tl.max(feature.to(tl.int32), 1, keep_dims=True))
+    tl.store(row_used + row, used, mask=y < height)
+    last = tl.max(used * (y + 1))
+    if last > 0:
+        tl.atomic_max(plane_first + plane, tl.max(used * (height - y)))
+        tl.atomic_max(plane_last + plane, last)
+        tl.atomic_max(volume_first + sample, depth - z)
+        tl.atomic_max(volume_last + sample, z + 1)
+
+        none: tl.constexpr = 2**30  # as an index or a distance: beyond any row
+        behind = tl.full((rows, 1), -none, tl.int32)
+        for k in range(0, blocks):
+            x = k * block + tl.arange(0, block)[None, :]
+            _, left, _, feature = _border(mask, row, x, y, z, depth, height, width, inner)
+            nearest = tl.where(feature, x, -none) if inner else tl.where(left, x - 1, -none)
+            distance = x - tl.maximum(tl.associative_scan(nearest, 1, _larger), behind)
+            behind = tl.maximum(behind, tl.max(nearest, 1, keep_dims=True))
+            tl.store(squares + row * width + x, distance, mask=(x < width) & (used > 0))
+        tl.debug_barrier()  # the sweep back reads what other threads have stored
+        weight = _weight(squares, spacing, sample, 2)
+        ahead = tl.full((rows, 1), none, tl.int32)
+        for k in range(0, blocks):
+            x = (blocks - 1 - k) * block + tl.arange(0, block)[None, :]
+            here, _, right, feature = _border(mask, row, x, y, z, depth, height, width, inner)
+            nearest = tl.where(feature, x, none) if inner else tl.where(right, x + 1, none)
+            distance = tl.minimum(tl.associative_scan(nearest, 1, _smaller, reverse=True), ahead) - x
+            ahead = tl.minimum(ahead, tl.min(nearest, 1, keep_dims=True))
+            voxel = squares + row * width + x
+            distance = tl.minimum(distance, tl.load(voxel, mask=(x < width) & (used > 0), other=0).to(tl.int32))
+            square = tl.where(distance < width, _square(distance, weight), unreached)
+            if not inner:
+                square = tl.where(here, -square, square)
+            tl.store(voxel, square, mask=(x < width) & (used > 0))
+
+
+@triton.jit
+def _border(mask, row, x, y, z, depth, height, width, inner: tl.constexpr):
+    """Return what is inside, what differs from its left and from its right neighbour, and what is a feature."""
     valid = (y < height) & (x < width)
     voxel = mask + row * width + x
     # Beyond the edge of the image a voxel sees itself, which is no boundary.
@@ -109,29 +148,7 @@ def _scan(
         feature |= here != tl.load(voxel + area, mask=valid, other=here)
     if inner:
         feature &= here != 0
-
-    used = tl.max(feature.to(tl.int32), 1, keep_dims=True)
-    tl.store(row_used + row, used, mask=y < height)
-    last = tl.max(used * (y + 1))
-    if last > 0:
-        tl.atomic_max(plane_first + plane, tl.max(used * (height - y)))
-        tl.atomic_max(plane_last + plane, last)
-        tl.atomic_max(volume_first + plane // depth, depth - z)
-        tl.atomic_max(volume_last + plane // depth, z + 1)
-
-        none: tl.constexpr = 2**24  # farther than any row is long
-        if inner:
-            before, after = tl.where(feature, x, -none), tl.where(feature, x, none)
-        else:
-            before, after = tl.where(left, x - 1, -none), tl.where(right, x + 1, none)
-        before = tl.associative_scan(before, 1, _larger)
-        after = tl.associative_scan(after, 1, _smaller, reverse=True)
-        distance = tl.minimum(x - before, after - x)
-        square = _square(distance, _weight(squares, spacing, plane // depth, 2))
-        square = tl.where(distance < width, square, unreached)
-        if not inner:
-            square = tl.where(here != 0, -square, square)
-        tl.store(squares + row * width + x, square, mask=valid & (used > 0))
+    return here != 0, left, right, feature
 
 
 @triton.jit
