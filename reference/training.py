@@ -7,6 +7,7 @@ import io
 import json
 import math
 import os
+import shutil
 import time
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Sized
@@ -193,7 +194,9 @@ class _Run:
         """Train the epochs that are left, saving each."""
         order = DataLoader(training, batch_size=1, shuffle=True, generator=self.generator)
         loaders = self.fabric.setup_dataloaders(order, DataLoader(validation, batch_size=1))
-        self.save()
+        if not self.history:
+            (self.out / BEST).unlink(missing_ok=True)
+            self.save()
         with _progress() as progress:
             task = progress.add_task("", total=self.config.epochs * sum(map(len, loaders)), dsc=math.nan)
             progress.advance(task, len(self.history) * sum(map(len, loaders)))
@@ -297,10 +300,11 @@ class _Run:
             "history": records,
         }
         scores = [record.fine_dsc for record in self.history]
-        names = [BEST, LAST] if scores and scores.index(max(scores)) == len(scores) - 1 else [LAST]
-        for name in names:
-            with _replacing(self.out / name) as path:
-                torch.save(state, path)
+        with _replacing(self.out / LAST) as last:
+            torch.save(state, last)
+            if scores and scores.index(max(scores)) == len(scores) - 1:
+                with _replacing(self.out / BEST) as best:
+                    shutil.copyfile(last, best)
         table = io.StringIO()
         writer = csv.DictWriter(table, [column.name for column in fields(EpochRecord)])
         writer.writeheader()

@@ -1,0 +1,294 @@
+from __future__ import annotations
+
+import re
+import warnings
+from collections.abc import Callable, Iterator
+
+import numpy as np
+import pytest
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+
+from reference.inference import Segmentation, relative_dsc, segment
+from reference.models import CoarseToFine, bounding_box, crop
+
+Function = Callable[[Tensor], Tensor]
+
+
+class Stub(nn.Module):
+    """A model that answers by formula: the coarse logits from a unit, the fine ones from (saliency, image) crops."""
+
+    def __init__(self, coarse: Function, fine: Function) -> None:
+        super().__init__()
+        self.anchor = nn.Parameter(torch.zeros(()))
+        self.answers = coarse, fine
+        self.crops: list[tuple[int, ...]] = []
+
+    def coarse_logits(self, image: Tensor) -> Tensor:
+        return self.answers[0](image)
+
+    def fine_input(self, image: Tensor, probability: Tensor) -> Tensor:
+        return torch.cat([probability, image], 1)
+
+    def fine(self, seen: Tensor) -> Tensor:
+        self.crops.append(tuple(seen.shape))
+        return self.answers[1](seen)
+
+
+def bright(image: Tensor) -> Tensor:
+    return 40 * (image - 0.5)
+
+
+def bright_crop(seen: Tensor) -> Tensor:
+    return bright(seen[:, 3:])
+
+
+def logit(probability: float) -> float:
+    return float(torch.tensor(probability, dtype=torch.float64).logit())
+
+
+@pytest.fixture(autouse=True, scope="module")
+def one_thread() -> Iterator[None]:
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(threads)
+
+
+@pytest.fixture
+def block() -> NDArray[np.float32]:
+    image = np.zeros((7, 64, 70), dtype=np.float32)
+    image[2:5, 30:34, 28:34] = 1
+    return image
+
+
+@pytest.mark.parametrize("axes", [(0,), (1,), (2,), (0, 2), (0, 1, 2)])
+def test_a_certain_organ_converges_at_once(block: NDArray[np.float32], axes: tuple[int, ...]) -> None:
+    found = segment({axis: Stub(bright, bright_crop) for axis in axes}, block)
+    np.testing.assert_array_equal(found.mask, block == 1)
+    assert found.mask.dtype == np.bool_
+    assert found.probability.dtype == np.float32
+    assert found.probability.shape == block.shape
+    assert found.rdsc == [1.0]
+    assert found.iterations == 1
+    assert found.seconds > 0
+
+
+def test_crops_are_the_boxes_with_margin(block: NDArray[np.float32]) -> None:
+    model = Stub(bright, bright_crop)
+    segment({0: model}, block)
+    # Slices 1 to 5 show the organ in their unit, 0 and 6 do not; 4×6 pixels and 20 a side.
+    assert model.crops == [(5, 6, 44, 46)]
+
+
+def test_units_are_averaged_over_those_that_show_a_slice() -> None:
+    a, b, c = 0.9, 0.6, 0.7
+    logits = torch.tensor([logit(a), logit(b), logit(c)]).view(1, 3, 1, 1)
+    model = Stub(lambda image: image * 0 + logits, lambda seen: seen[:, 3:] * 0 + logits)
+    found = segment({0: model}, np.zeros((4, 9, 9), dtype=np.float32))
+    expected = [(a + b) / 2, (a + b + c) / 3, (a + b + c) / 3, (b + c) / 2]
+    np.testing.assert_allclose(
+        found.probability, np.broadcast_to(np.reshape(expected, (4, 1, 1)), (4, 9, 9)), rtol=1e-5
+    )
+
+
+def test_a_unit_without_organ_is_left_out() -> None:
+    """Slice 2 is seen by the units 1, 2 and 3, of which only 1 shows the organ, in slice 0."""
+    image = np.zeros((5, 30, 30), dtype=np.float32)
+    image[0] = 1
+    model = Stub(bright, lambda seen: seen[:, 3:] * 0 + torch.tensor([1.0, 1.0, logit(0.7)]).view(1, 3, 1, 1))
+    found = segment({0: model}, image, tmax=1)
+    assert model.crops == [(2, 6, 30, 30)]
+    np.testing.assert_allclose(found.probability[2], 0.7, rtol=1e-5)
+    assert (found.probability[3:] == 0).all()
+
+
+@pytest.mark.parametrize(
+    ("probabilities", "by_mean", "by_majority"), [((0.6, 0.6, 0.1), False, True), ((0.9, 0.45, 0.4), True, False)]
+)
+def test_votes(probabilities: tuple[float, ...], by_mean: bool, by_majority: bool) -> None:
+    def constant(value: float) -> Stub:
+        return Stub(lambda image: image * 0 + logit(value), lambda seen: seen[:, 3:] * 0 + logit(value))
+
+    models = {axis: constant(value) for axis, value in enumerate(probabilities)}
+    image = np.zeros((9, 10, 11), dtype=np.float32)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", UserWarning)
+        assert segment(models, image).mask.all() == by_mean
+        found = segment(models, image, vote="majority")
+    assert found.mask.all() == by_majority
+    np.testing.assert_allclose(found.probability, np.mean(probabilities), rtol=1e-5)
+
+
+def test_small_components_leave_the_mask_alone_and_only_from_round_1() -> None:
+    image = np.zeros((4, 40, 40), dtype=np.float32)
+    image[1:3, 4:8, 4:9] = 1  # 40 voxels
+    image[1:3, 30:32, 30:35] = 1  # 20: half of the largest stays
+    image[0, 20:23, 20:23] = 1  # 9
+    image[3, 20, 30:40] = 1  # 10
+    image[2, 8, 9] = 1  # touches the first by an edge only
+    rounds: list[NDArray[np.bool_]] = []
+    found = segment({0: Stub(bright, bright_crop)}, image, observe=lambda number, mask: rounds.append(mask.copy()))
+    np.testing.assert_array_equal(rounds[0], image == 1)
+    assert found.mask.sum() == rounds[1].sum() == 60
+    assert found.mask[1:3, 30:32, 30:35].all()
+    np.testing.assert_array_equal(found.probability >= 0.5, image == 1)
+    assert found.rdsc[0] == pytest.approx(2 * 60 / (60 + 80))
+    assert found.rdsc[1:] == [1.0]
+    assert found.iterations == 2
+
+
+def test_rounds_end_at_tmax() -> None:
+    """A mask that shrinks by a third each round never settles."""
+    image = torch.linspace(0, 1, 300).view(1, 300, 1).expand(1, 300, 300).clone()
+    calls: list[int] = []
+
+    def shrink(seen: Tensor) -> Tensor:
+        rows = int((seen[0, 1, :, 150] >= 0.5).sum())
+        logits = torch.full_like(seen[:, 3:], -20.0)
+        logits[:, :, -max(2 * rows // 3, 1) :] = 20
+        return logits
+
+    model = Stub(lambda unit: 20 * (unit - 0.1), shrink)
+    found = segment({0: model}, image, tmax=4, observe=lambda number, mask: calls.append(number))
+    assert calls == [0, 1, 2, 3, 4]
+    assert len(found.rdsc) == 4
+    assert found.rdsc == pytest.approx([0.8] * 4, abs=0.02)
+    assert found.iterations is None
+    assert segment({0: model}, image, tmax=4, tol=0.7).iterations == 1
+
+
+def test_nothing_found_warns_and_is_empty() -> None:
+    image = np.zeros((3, 12, 13), dtype=np.float32)
+    with pytest.warns(UserWarning, match="round 0 found no organ: the prediction is empty"):
+        found = segment({0: Stub(bright, bright_crop)}, image)
+    assert not found.mask.any()
+    assert found.mask.shape == image.shape
+    assert (found.rdsc, found.iterations) == ([], None)
+
+
+def test_organ_lost_in_a_round_warns_and_is_empty(block: NDArray[np.float32]) -> None:
+    with pytest.warns(UserWarning, match="round 1 found no organ: the prediction is empty"):
+        found = segment({0: Stub(bright, lambda seen: seen[:, 3:] - 20)}, block)
+    assert not found.mask.any()
+    assert (found.rdsc, found.iterations) == ([0.0], None)
+
+
+def test_a_single_slice_is_cut_along_axis_0_only(block: NDArray[np.float32]) -> None:
+    def fail(unit: Tensor) -> Tensor:
+        raise AssertionError("axis 1 of a single slice was cut")
+
+    found = segment({0: Stub(bright, bright_crop), 1: Stub(fail, fail)}, block[3:4])
+    np.testing.assert_array_equal(found.mask, block[3:4] == 1)
+
+
+def test_no_round_returns_the_coarse_segmentation(block: NDArray[np.float32]) -> None:
+    found = segment({0: Stub(bright, lambda seen: seen)}, block, tmax=0)
+    np.testing.assert_array_equal(found.mask, block == 1)
+    assert (found.rdsc, found.iterations) == ([], None)
+
+
+def flood(mask: NDArray[np.bool_]) -> list[set[tuple[int, ...]]]:
+    """6-connected components, voxel by voxel."""
+    left = set(map(tuple, np.argwhere(mask).tolist()))
+    components = []
+    while left:
+        stack, component = [left.pop()], set()
+        while stack:
+            voxel = stack.pop()
+            component.add(voxel)
+            for axis in range(3):
+                for step in (-1, 1):
+                    neighbor = tuple(v + step * (a == axis) for a, v in enumerate(voxel))
+                    if neighbor in left:
+                        left.remove(neighbor)
+                        stack.append(neighbor)
+        components.append(component)
+    return components
+
+
+@torch.no_grad()
+def naive_segment(models: dict[int, CoarseToFine], image: Tensor, tmax: int) -> tuple[Tensor, Tensor, list[float]]:
+    """Algorithm 1, a unit at a time."""
+    probability = mask = torch.empty(0)
+    rdsc = []
+    for number in range(tmax + 1):
+        views = []
+        for axis, model in models.items():
+            slices = image.movedim(axis, 0)
+            total, covered = torch.zeros_like(slices), torch.zeros(len(slices), 1, 1)
+            for j in range(len(slices)):
+                members = [k if 0 <= k < len(slices) else j for k in (j - 1, j, j + 1)]
+                unit = slices[members][None]
+                if number == 0:
+                    found = model.coarse_logits(unit).sigmoid()[0]
+                else:
+                    box = bounding_box(mask.movedim(axis, 0)[members])
+                    if box is None:
+                        continue
+                    attended = unit * model.saliency(probability.movedim(axis, 0)[members][None])
+                    logits = model.fine(crop(torch.cat([attended, unit], 1), box))
+                    found = torch.zeros_like(unit[0])
+                    crop(found, box).copy_(nn.functional.interpolate(logits, box.size, mode="bilinear").sigmoid()[0])
+                for channel, k in enumerate((j - 1, j, j + 1)):
+                    if 0 <= k < len(slices):
+                        total[k] += found[channel]
+                        covered[k] += 1
+            views.append((total / covered.clamp_min(1)).movedim(0, axis))
+        probability = sum(views) / len(views)
+        new = probability >= 0.5
+        if number > 0:
+            components = flood(new.numpy())
+            largest = max(map(len, components))
+            for component in components:
+                if len(component) < largest / 2:
+                    new[tuple(torch.tensor(list(component)).T)] = False
+            rdsc.append(2 * float((new & mask).sum()) / float(new.sum() + mask.sum()))
+        mask = new
+    return mask, probability, rdsc
+
+
+@pytest.mark.parametrize("batch_size", [1, 4])
+def test_against_a_naive_oracle(batch_size: int) -> None:
+    image = torch.rand(7, 53, 47, generator=torch.Generator().manual_seed(5))
+    models = {
+        axis: CoarseToFine(width=2, generator=torch.Generator().manual_seed(seed)).eval()
+        for axis, seed in ((0, 1), (2, 4))
+    }
+    expected_mask, expected_probability, expected_rdsc = naive_segment(models, image, 2)
+    found = segment(models, image, tmax=2, tol=2.0, batch_size=batch_size)
+    assert 0 < expected_mask.sum() < image.numel()
+    np.testing.assert_allclose(found.probability, expected_probability, atol=1e-5)
+    np.testing.assert_array_equal(found.mask, expected_mask)
+    assert found.rdsc == pytest.approx(expected_rdsc)
+
+
+def test_array_and_tensor_give_the_same(block: NDArray[np.float32]) -> None:
+    def run(image: NDArray[np.float32] | Tensor) -> Segmentation:
+        return segment({0: Stub(bright, bright_crop)}, image)
+
+    flipped = np.ascontiguousarray(block[::-1])
+    for image in (torch.from_numpy(block), block.astype(np.float64), torch.from_numpy(flipped).flip(0)):
+        np.testing.assert_array_equal(run(image).probability, run(block).probability)
+
+
+def test_relative_dsc_by_hand() -> None:
+    one = torch.tensor([True, True, True, False])
+    two = torch.tensor([False, True, True, True])
+    assert relative_dsc(one, two) == pytest.approx(2 / 3)
+    assert relative_dsc(one, ~one) == 0
+
+
+def test_bad_input() -> None:
+    model = Stub(bright, bright_crop)
+    with pytest.raises(ValueError, match=re.escape("expected `image` to be a volume (D, H, W), got shape (5, 5)")):
+        segment({0: model}, np.zeros((5, 5), dtype=np.float32))
+    with pytest.raises(ValueError, match=r"`models` to hold a model of axis 0, 1 or 2 \(0 when D = 1\), got axes \[\]"):
+        segment({}, np.zeros((5, 5, 5), dtype=np.float32))
+    with pytest.raises(ValueError, match=r"got axes \[2\]"):
+        segment({2: model}, np.zeros((1, 5, 5), dtype=np.float32))
+    with pytest.raises(ValueError, match=r"got axes \[3\]"):
+        segment({3: model}, np.zeros((5, 5, 5), dtype=np.float32))
+    with pytest.raises(ValueError, match="expected `vote` to be one of 'mean', 'majority', got 'median'"):
+        segment({0: model}, np.zeros((5, 5, 5), dtype=np.float32), vote="median")
