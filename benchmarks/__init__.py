@@ -1,0 +1,1 @@
+"""Benchmarks of the library and of its worked example."""
