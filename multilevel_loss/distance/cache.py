@@ -11,10 +11,11 @@ import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from .._checks import Spacing, check_choice, check_spacing
@@ -24,6 +25,7 @@ from .maps import Boundary, signed_distance_map
 # the values of a map.
 _FORMAT = 1
 _CHECKSUM_BYTES = 4
+_LONGEST_HEADER = 1024
 
 
 class DistanceMapCache:
@@ -104,7 +106,9 @@ class DistanceMapCache:
         steps = check_spacing(spacing, len(target), ndim)
         rows = [None] * len(target) if steps is None else steps.tolist()
         maps = [self._sample(sample, row) for sample, row in zip(target.detach().cpu(), rows, strict=True)]
-        return torch.stack(maps).to(target.device, torch.float32)
+        # A batch of one, as a data set makes it, is not copied.
+        batch = maps[0][None] if len(maps) == 1 else torch.stack(maps)
+        return batch.to(target.device, torch.float32)
 
     def _sample(self, sample: Tensor, spacing: list[float] | None) -> Tensor:
         entry = self.directory / f"{self._key(sample, spacing)}.npy"
@@ -119,17 +123,20 @@ class DistanceMapCache:
         one_hot = sample.is_floating_point()
         labels = sample.gt(0.5) if one_hot else sample
         values = (labels.byte() if labels.dtype == torch.bool else labels).numpy()
-        if values.size:  # the narrowest dtype, so that the labels alone count, not the dtype they came in
-            values = values.astype(np.result_type(np.min_scalar_type(values.min()), np.min_scalar_type(values.max())))
+        if values.dtype != np.uint8 and values.size:  # the narrowest dtype, for the labels alone to count
+            narrow = np.result_type(np.min_scalar_type(values.min()), np.min_scalar_type(values.max()))
+            values = values.astype(narrow)
         options = sorted(self._compute.keywords.items())
         head = (_FORMAT, str(self.dtype), one_hot, values.dtype.str, values.shape, spacing, options)
         digest = hashlib.blake2b(repr(head).encode(), digest_size=20)
-        digest.update(values.tobytes())
+        digest.update(np.ascontiguousarray(values).data)
         return digest.hexdigest()
 
 
 def stored_as(distance: Tensor, dtype: torch.dtype) -> Tensor:
     """Return a map in the dtype it is stored in, a distance beyond the range of the dtype as its largest number."""
+    if dtype == distance.dtype:
+        return distance
     largest = torch.finfo(dtype).max
     return distance.clamp(-largest, largest).to(dtype)
 
@@ -146,23 +153,29 @@ def replacing(path: Path) -> Iterator[Path]:
         temporary.unlink(missing_ok=True)
 
 
-def _write(path: Path, values: np.ndarray) -> None:
-    """Write an array as a `.npy` file with its CRC-32 appended, which readers of `.npy` do not mind."""
-    buffer = io.BytesIO()
-    np.save(buffer, values, allow_pickle=False)
+def _write(path: Path, values: NDArray[Any]) -> None:
+    """Write an array as a `.npy` file with the CRC-32 of it all appended, which readers of `.npy` do not mind."""
+    values = np.ascontiguousarray(values)
+    header = io.BytesIO()
+    np.lib.format.write_array_header_1_0(header, np.lib.format.header_data_from_array_1_0(values))
+    checksum = zlib.crc32(values.data, zlib.crc32(header.getvalue()))
     with replacing(path) as temporary, temporary.open("xb") as file:
-        file.write(buffer.getbuffer())
-        file.write(zlib.crc32(buffer.getbuffer()).to_bytes(_CHECKSUM_BYTES, "little"))
+        file.write(header.getvalue())
+        file.write(values.data)
+        file.write(checksum.to_bytes(_CHECKSUM_BYTES, "little"))
 
 
-def _read(path: Path) -> np.ndarray | None:
+def _read(path: Path) -> NDArray[Any] | None:
     """Return the array that `_write` wrote, or None where there is none or it is damaged."""
     try:
-        content = path.read_bytes()
+        content = np.fromfile(path, np.uint8)
     except FileNotFoundError:
         return None
-    body, checksum = memoryview(content)[:-_CHECKSUM_BYTES], content[-_CHECKSUM_BYTES:]
-    if not body or zlib.crc32(body).to_bytes(_CHECKSUM_BYTES, "little") != checksum:
+    body, checksum = content[:-_CHECKSUM_BYTES], content[-_CHECKSUM_BYTES:]
+    if not body.size or zlib.crc32(body.data) != int.from_bytes(checksum.tobytes(), "little"):
         return None
-    values: np.ndarray = np.load(io.BytesIO(content), allow_pickle=False)
-    return values
+    header = io.BytesIO(body[:_LONGEST_HEADER].tobytes())
+    np.lib.format.read_magic(header)
+    shape, _, dtype = np.lib.format.read_array_header_1_0(header)
+    # A view: to copy a volume takes longer than to read it.
+    return body[header.tell() :].view(dtype).reshape(shape)

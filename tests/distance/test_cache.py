@@ -202,7 +202,7 @@ def test_an_entry_that_may_not_be_read_is_an_error(tmp_path, computed, monkeypat
     target = labels(1, 5, 7)
     maps = DistanceMapCache(tmp_path)
     maps(target)
-    monkeypatch.setattr(cache.Path, "read_bytes", lambda _: (_ for _ in ()).throw(PermissionError("not yours")))
+    monkeypatch.setattr(cache.np, "fromfile", lambda *_: (_ for _ in ()).throw(PermissionError("not yours")))
     with pytest.raises(PermissionError, match="not yours"):
         maps(target)
     assert len(computed) == 1
