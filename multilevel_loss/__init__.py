@@ -10,6 +10,11 @@ from multilevel_loss.losses.boundary.hausdorff_cv import HausdorffCVLoss
 from multilevel_loss.losses.boundary.hausdorff_dt import HausdorffDTLoss
 from multilevel_loss.losses.boundary.hausdorff_er import HausdorffERLoss
 from multilevel_loss.losses.boundary.sdf_regression import SDFRegressionLoss
+from multilevel_loss.losses.compound.active_contour import ActiveContourLoss
+from multilevel_loss.losses.compound.chan_vese import ChanVeseLoss
+from multilevel_loss.losses.compound.geodesic_active_contour import GeodesicActiveContourLoss
+from multilevel_loss.losses.compound.geometrically_constrained import GeometricallyConstrainedLoss
+from multilevel_loss.losses.compound.mumford_shah import MumfordShahLoss
 from multilevel_loss.losses.multilevel import MLLoss
 from multilevel_loss.losses.multilevel_network import MLNLoss
 from multilevel_loss.losses.pixel.uncertain_point import UncertainPointLoss
@@ -20,17 +25,22 @@ from multilevel_loss.schedules import PAPER_MLL, PAPER_MLN, LinearRamp, StepAt
 __all__ = [
     "PAPER_MLL",
     "PAPER_MLN",
+    "ActiveContourLoss",
     "BoundaryLoss",
     "BoundaryRegressionLoss",
+    "ChanVeseLoss",
     "ContourDiceLoss",
     "DiceLoss",
     "ElasticInteractionLoss",
+    "GeodesicActiveContourLoss",
+    "GeometricallyConstrainedLoss",
     "HausdorffCVLoss",
     "HausdorffDTLoss",
     "HausdorffERLoss",
     "LinearRamp",
     "MLLoss",
     "MLNLoss",
+    "MumfordShahLoss",
     "SDFRegressionLoss",
     "StepAt",
     "UncertainPointLoss",

@@ -22,7 +22,14 @@ LOSSES: dict[str, dict[str, Any]] = {
     "sdf_regression_loss": {},
     "elastic_interaction_loss": {},
     "contour_dice_loss": {},
+    "active_contour_loss": {},
+    "chan_vese_loss": {"nu": 0.1},
+    "mumford_shah_loss": {},
+    "geodesic_active_contour_loss": {},
+    "geometrically_constrained_loss": {},
 }
+OF_IMAGES = {"chan_vese_loss", "mumford_shah_loss", "geodesic_active_contour_loss"}
+SUMS = {"geometrically_constrained_loss"}  # of terms of different shapes: always reduced
 SHAPES = {"2-D": (11, 9), "3-D": (7, 6, 5)}
 every_loss = pytest.mark.parametrize("name", LOSSES)
 every_grid = pytest.mark.parametrize("grid", SHAPES.values(), ids=SHAPES)
@@ -30,7 +37,17 @@ every_grid = pytest.mark.parametrize("grid", SHAPES.values(), ids=SHAPES)
 
 def loss_of(name: str, logits: Tensor, target: Tensor, **options: Any) -> Tensor:
     function: Callable[..., Tensor] = getattr(F, name)
+    if name in OF_IMAGES:
+        options = {"image": image_of(target, logits)} | options
     return function(logits, target, **(LOSSES[name] | options))
+
+
+def image_of(target: Tensor, logits: Tensor) -> Tensor:
+    """Return an image that turns and flips with its labels."""
+    labels = target.reshape(len(target), -1, *logits.shape[2:]).float()
+    if labels.shape[1] > 1:
+        labels = torch.einsum("bc...,c->b...", labels, torch.arange(labels.shape[1], dtype=labels.dtype)).unsqueeze(1)
+    return torch.cat([labels, labels.cos() / 2], 1)
 
 
 def blocks(batch: int, classes: int, grid: tuple[int, ...]) -> Tensor:
@@ -81,7 +98,7 @@ def test_finite_value_and_gradient_whatever_is_absent(
 def test_gradient_is_that_of_the_value(name: str, channels: int, grid: tuple[int, ...]) -> None:
     logits = (3 * torch.randn(2, channels, *grid, dtype=torch.float64)).requires_grad_()
     target = torch.randint(max(channels, 2), (2, *grid))
-    assert torch.autograd.gradcheck(lambda x: loss_of(name, x, target), logits)
+    assert torch.autograd.gradcheck(lambda x: loss_of(name, x, target), logits, fast_mode=True)
 
 
 @every_loss
@@ -173,12 +190,13 @@ def test_label_map_is_its_one_hot_form(name: str, channels: int, dtype: torch.dt
 @every_loss
 def test_multilabel_channels_are_binary_losses(name: str) -> None:
     logits, target = 3 * torch.randn(2, 3, 8, 7), (torch.rand(2, 3, 8, 7) > 0.6).float()
-    together = loss_of(name, logits, target, mode="multilabel")
-    alone = [loss_of(name, logits[:, [c]], target[:, [c]]) for c in range(3)]
+    options = {"image": torch.rand(2, 1, 8, 7)} if name in OF_IMAGES else {}
+    together = loss_of(name, logits, target, mode="multilabel", **options)
+    alone = [loss_of(name, logits[:, [c]], target[:, [c]], **options) for c in range(3)]
     torch.testing.assert_close(together, torch.stack(alone).mean())
 
 
-@every_loss
+@pytest.mark.parametrize("name", [name for name in LOSSES if name not in SUMS])
 def test_classes_are_weighed_selected_and_masked_alike(name: str) -> None:
     logits, target = 3 * torch.randn(2, 3, 8, 7), blocks(2, 3, (8, 7))
     each = loss_of(name, logits, target, reduction="none").reshape(2, 3, -1).mean(-1)
@@ -197,7 +215,8 @@ def test_module_is_the_function(name: str) -> None:
     logits, target = torch.randn(2, 2, 8, 7), blocks(2, 2, (8, 7))
     module_name = "".join(part if part in MODULE_ACRONYMS else part.capitalize() for part in acronyms(name))
     module = getattr(mll, module_name)(**LOSSES[name])
-    assert module(logits, target) == loss_of(name, logits, target)
+    options = {"image": image_of(target, logits)} if name in OF_IMAGES else {}
+    assert module(logits, target, **options) == loss_of(name, logits, target)
     assert name in F.__all__
     assert module_name in mll.__all__
 

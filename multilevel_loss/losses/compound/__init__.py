@@ -1,0 +1,1 @@
+"""Losses of several levels at once, one file a loss."""
