@@ -15,6 +15,7 @@ from reference.models.crop import (
     Margins,
     bounding_box,
     crop,
+    image_coords,
     jittered_margins,
     uncrop,
 )
@@ -47,6 +48,13 @@ def test_box_sides_have_a_minimum(position: int) -> None:
     assert box is not None
     assert box.size == (MIN_SIDE, 5)
     assert box.top <= position < box.bottom
+
+
+def test_coordinates_of_a_crop_in_the_image() -> None:
+    """A crop of 4×10 pixels at row 6, column 20 of 16×40: its corners move in to the centres of its corner pixels."""
+    coords = torch.tensor([[[0.0, 0.0], [0.5, 0.5], [0.25, 0.75], [1.0, 1.0]]])
+    expected = torch.tensor([[[20.5 / 40, 6.5 / 16], [25 / 40, 8 / 16], [22.5 / 40, 9 / 16], [29.5 / 40, 9.5 / 16]]])
+    torch.testing.assert_close(image_coords(coords, Box(6, 10, 20, 30), (16, 40)), expected)
 
 
 def test_background_logit_fits_half_precision() -> None:

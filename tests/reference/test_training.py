@@ -18,7 +18,7 @@ from reference.data import Unit
 from reference.models import CoarseToFine
 from reference.training import TrainingConfig, load_model, train
 
-SIZE = 40
+SIZE = (36, 44)
 CONFIG = TrainingConfig(
     epochs=4,
     joint_epoch=1,
@@ -50,8 +50,8 @@ class Squares(Dataset[Unit]):
         if self.reads == self.interrupt:
             raise KeyboardInterrupt
         generator = torch.Generator().manual_seed(index)
-        top, left = torch.randint(2, SIZE - 14, (2,), generator=generator).tolist()
-        label = torch.zeros(3, SIZE, SIZE)
+        top, left = torch.randint(2, 22, (2,), generator=generator).tolist()
+        label = torch.zeros(3, *SIZE)
         label[:, top : top + 11, left : left + 9] = 1
         image = 0.2 * torch.rand(label.shape, generator=generator) + 0.6 * label
         return Unit(image=image, label=label, spacing=torch.tensor(self.spacing))
@@ -59,6 +59,15 @@ class Squares(Dataset[Unit]):
 
 def tiny(seed: int = 0) -> CoarseToFine:
     return CoarseToFine(width=2, generator=torch.Generator().manual_seed(seed))
+
+
+def constant(coarse: float, fine: float) -> CoarseToFine:
+    """A model that answers two logits, whatever it sees."""
+    model = tiny()
+    for classifier, logit in ((model.coarse.classifier, coarse), (model.fine.classifier, fine)):
+        torch.nn.init.zeros_(classifier.weight)
+        torch.nn.init.constant_(classifier.bias, logit)
+    return model
 
 
 @pytest.fixture(autouse=True, scope="module")
@@ -254,9 +263,19 @@ def test_points_are_those_of_the_crop(tmp_path: Path, monkeypatch: pytest.Monkey
     assert record.pixel == pytest.approx(expected.item(), rel=0.01)
 
 
+def test_validation_asks_the_fine_model_only_where_the_coarse_one_finds_something(tmp_path: Path) -> None:
+    config = replace(CONFIG, epochs=1, learning_rate=0.0)
+    scores = []
+    for coarse_logit in (-5.0, 5.0):
+        record = train(constant(coarse_logit, 5.0), Squares(1), Squares(1), config, tmp_path / str(coarse_logit))[0]
+        scores.append((record.coarse_dsc, record.fine_dsc))
+    everything = 2 * 99 / (99 + SIZE[0] * SIZE[1])
+    assert scores == [(0, 0), pytest.approx((everything, everything))]
+
+
 def test_patience(tmp_path: Path) -> None:
     config = replace(CONFIG, epochs=9, learning_rate=0.0, patience=2)
-    assert len(train(tiny(), Squares(2), Squares(1), config, tmp_path)) == 3
+    assert len(train(constant(-5.0, 5.0), Squares(2), Squares(1), config, tmp_path)) == 3
 
 
 def test_half_precision_training(tmp_path: Path) -> None:
