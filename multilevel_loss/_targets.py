@@ -18,6 +18,7 @@ class Prepared:
             told otherwise.
         mask: (B, 1, *spatial') bool, True where a voxel counts; None when all do.
         mode: the activation meant.
+        activated: the activated logits, once a loss has made them.
     """
 
     def __init__(self, logits: Tensor, truth: Tensor, mask: Tensor | None, mode: Mode) -> None:
@@ -26,7 +27,7 @@ class Prepared:
         self.mask = mask
         self.mode: Mode = mode
         self._target: Tensor | None = None
-        self._probability: Tensor | None = None
+        self.activated: Tensor | None = None
 
     @property
     def device(self) -> torch.device:
@@ -41,11 +42,10 @@ class Prepared:
         return self._target
 
     def probability(self) -> Tensor:
-        """Return the activated logits, 0 where masked; computed once."""
-        if self._probability is None:
-            activated = self.logits.softmax(1) if self.mode == "multiclass" else self.logits.sigmoid()
-            self._probability = activated if self.mask is None else activated.masked_fill(~self.mask, 0)
-        return self._probability
+        """Return the activated logits, 0 where masked; activated once."""
+        if self.activated is None:
+            self.activated = self.logits.softmax(1) if self.mode == "multiclass" else self.logits.sigmoid()
+        return self.activated if self.mask is None else self.activated.masked_fill(~self.mask, 0)
 
     def membership(self) -> Tensor:
         """Return the target, 0 where masked."""

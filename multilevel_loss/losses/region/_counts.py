@@ -11,6 +11,7 @@ from torch import Tensor
 from multilevel_loss._checks import Reduction, check_choice, check_number
 from multilevel_loss._reduce import class_weights, reduce
 from multilevel_loss._targets import Prepared
+from multilevel_loss.losses.region._voxel_sums import VoxelSums
 
 Average = Literal["macro", "micro"]
 Empty = Literal["score", "skip"]
@@ -28,13 +29,15 @@ class SoftCounts(NamedTuple):
     """Σ p (or Σ p²), true and false positives."""
     truth: Tensor
     """Σ v (or Σ v²), true positives and false negatives."""
+    voxels: Tensor
+    """Σ 1."""
     weight: Tensor | None
     """The share of each entry in the reduced loss; None when all share alike."""
 
 
 def soft_counts(
     prepared: Prepared,
-    probability: Tensor,
+    sums: VoxelSums,
     *,
     include_background: bool,
     average: Average,
@@ -42,43 +45,40 @@ def soft_counts(
     empty: Empty,
     weight: Tensor | Sequence[float] | None,
     class_mask: Tensor | None,
-    squared: bool = False,
 ) -> SoftCounts:
-    """Count the overlap of probabilities and memberships (B, C, *spatial).
+    """Return the counts that an overlap loss is made of.
 
     Args:
         prepared: the prediction and its target.
-        probability: the activated logits, 0 where masked.
+        sums: their sums over the voxels.
         include_background: whether class 0 of several counts.
         average: "macro" counts each class by itself, "micro" all classes of an item together.
         batch: count all samples together.
         empty: "skip" gives an entry with no truth weight 0, "score" treats it as any other.
         weight: (C,) class weights, background included.
         class_mask: (B, C), nonzero where a class is labelled.
-        squared: sum the squares of p and v in the denominator terms.
     """
     check_choice("average", average, get_args(Average))
-    check_choice("empty", empty, get_args(Empty))
     first = prepared.first_class(include_background)
-    p = probability[:, first:].flatten(2)
-    v = prepared.membership()[:, first:].flatten(2)
-    overlap = (p * v).sum(-1)
-    predicted = (p.square() if squared else p).sum(-1)
-    truth = (v.square() if squared else v).sum(-1)
+    counts = [count[:, first:] for count in (sums.overlap, sums.predicted, sums.truth, sums.voxels)]
     share = class_weights(weight, class_mask, prepared.logits, first)
-    if share is not None:
-        share = share.expand_as(truth)
     together = [dim for dim, joined in ((0, batch), (1, average == "micro")) if joined]
     if together:
-        counts = [overlap, predicted, truth]
         if share is not None:
             counts = [count * share for count in counts]
-        overlap, predicted, truth = (count.sum(together, keepdim=True) for count in counts)
-        share = None if share is None else share.amax(together, keepdim=True)
-    if empty == "skip":
-        present = (truth > 0).to(truth.dtype)
-        share = present if share is None else share * present
-    return SoftCounts(overlap, predicted, truth, share)
+            share = share.expand_as(counts[0]).amax(together, keepdim=True)
+        counts = [count.sum(together, keepdim=True) for count in counts]
+    overlap, predicted, truth, voxels = counts
+    return SoftCounts(overlap, predicted, truth, voxels, present_weight(share, truth, empty))
+
+
+def present_weight(weight: Tensor | None, truth: Tensor, empty: Empty) -> Tensor | None:
+    """Return the weight of each entry, 0 for one without any truth when `empty` is "skip"."""
+    check_choice("empty", empty, get_args(Empty))
+    if empty == "score":
+        return weight
+    present = (truth > 0).to(truth.dtype)
+    return present if weight is None else weight * present
 
 
 def smooth_ratio(numerator: Tensor, denominator: Tensor, smooth_nr: float, smooth_dr: float) -> Tensor:

@@ -11,6 +11,7 @@ from multilevel_loss._module import as_module
 from multilevel_loss._reduce import full_precision
 from multilevel_loss._targets import prepare
 from multilevel_loss.losses.region._counts import Average, Empty, SoftCounts, reduce_scores, smooth_ratio, soft_counts
+from multilevel_loss.losses.region._voxel_sums import voxel_sums
 
 
 @full_precision
@@ -82,14 +83,13 @@ def dice_loss(
     prepared = prepare(input, target, mode=mode, ignore_index=ignore_index, mask=mask)
     counts = soft_counts(
         prepared,
-        prepared.probability(),
+        voxel_sums(prepared, squared=squared),
         include_background=include_background,
         average=average,
         batch=batch,
         empty=empty,
         weight=weight,
         class_mask=class_mask,
-        squared=squared,
     )
     return reduce_scores(dice_score(counts, smooth_nr, smooth_dr), counts, reduction)
 
