@@ -12,9 +12,11 @@ from multilevel_loss.losses.boundary.hausdorff_er import HausdorffERLoss
 from multilevel_loss.losses.boundary.sdf_regression import SDFRegressionLoss
 from multilevel_loss.losses.compound.active_contour import ActiveContourLoss
 from multilevel_loss.losses.compound.chan_vese import ChanVeseLoss
+from multilevel_loss.losses.compound.combined import CombinedLoss
 from multilevel_loss.losses.compound.geodesic_active_contour import GeodesicActiveContourLoss
 from multilevel_loss.losses.compound.geometrically_constrained import GeometricallyConstrainedLoss
 from multilevel_loss.losses.compound.mumford_shah import MumfordShahLoss
+from multilevel_loss.losses.deep_supervision import DeepSupervision
 from multilevel_loss.losses.multilevel import MLLoss
 from multilevel_loss.losses.multilevel_network import MLNLoss
 from multilevel_loss.losses.pixel.uncertain_point import UncertainPointLoss
@@ -29,7 +31,9 @@ __all__ = [
     "BoundaryLoss",
     "BoundaryRegressionLoss",
     "ChanVeseLoss",
+    "CombinedLoss",
     "ContourDiceLoss",
+    "DeepSupervision",
     "DiceLoss",
     "ElasticInteractionLoss",
     "GeodesicActiveContourLoss",

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from multilevel_loss._checks import check_number
+from multilevel_loss._module import Loss
 from multilevel_loss.schedules import Schedule
 
 OMEGA = (1 / 3, 2 / 3)
@@ -64,6 +65,16 @@ def check_weight(name: str, weight: float | Schedule) -> float | Schedule:
     if not callable(weight):
         check_number(name, weight)
     return weight
+
+
+def check_term(name: str, term: object, owner: str, shared: Iterable[str]) -> Loss[...]:
+    """Return `term`, checked to be a loss module of this library without an option that all terms of `owner` share."""
+    if not isinstance(term, Loss):
+        raise TypeError(f"expected `{name}` to be a loss module of multilevel_loss, got {type(term).__name__}")
+    if owned := set(shared).intersection(term.options):
+        option = min(owned)
+        raise ValueError(f"expected `{option}`, which all terms share, to be given to {owner}, got it in `{name}`")
+    return term
 
 
 def given(**options: Any) -> dict[str, Any]:

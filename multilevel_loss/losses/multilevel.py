@@ -12,7 +12,7 @@ from multilevel_loss._checks import Mode, Spacing
 from multilevel_loss._module import Loss
 from multilevel_loss._reduce import full_precision
 from multilevel_loss._targets import prepare
-from multilevel_loss.losses._scheduled import OMEGA, ScheduledLoss, check_weight, given, weighted_sum
+from multilevel_loss.losses._scheduled import OMEGA, ScheduledLoss, check_term, check_weight, given, weighted_sum
 from multilevel_loss.losses.boundary.boundary import BoundaryLoss, boundary_loss
 from multilevel_loss.losses.pixel.uncertain_point import UncertainPointLoss, uncertain_point_loss
 from multilevel_loss.losses.region.dice import DiceLoss, dice_loss
@@ -183,9 +183,9 @@ class MLLoss(ScheduledLoss):
         return_components: bool = False,
     ) -> None:
         super().__init__({"region": 1.0, "boundary": check_weight("alpha", alpha), "pixel": check_weight("beta", beta)})
-        self.region = _term("region", region, DiceLoss)
-        self.boundary = _term("boundary", boundary, BoundaryLoss)
-        self.pixel = _term("pixel", pixel, UncertainPointLoss)
+        self.region = check_term("region", DiceLoss() if region is None else region, "MLLoss", _SHARED)
+        self.boundary = check_term("boundary", BoundaryLoss() if boundary is None else boundary, "MLLoss", _SHARED)
+        self.pixel = check_term("pixel", UncertainPointLoss() if pixel is None else pixel, "MLLoss", _SHARED)
         self.mode = mode
         self.include_background = include_background
         self.ignore_index = ignore_index
@@ -233,14 +233,3 @@ class MLLoss(ScheduledLoss):
             weight=self.weight,
             return_components=self.return_components,
         )
-
-
-def _term(name: str, term: Loss[...] | None, default: type[Loss[...]]) -> Loss[...]:
-    if term is None:
-        return default()
-    if not isinstance(term, Loss):
-        raise TypeError(f"expected `{name}` to be a loss module of multilevel_loss, got {type(term).__name__}")
-    if owned := _SHARED.intersection(term.options):
-        option = min(owned)
-        raise ValueError(f"expected `{option}`, which all terms share, to be given to MLLoss, got it in `{name}`")
-    return term
