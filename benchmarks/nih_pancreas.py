@@ -402,7 +402,7 @@ def main(
     unknown = [name for name in names if name not in TERMS]
     if unknown:
         raise typer.BadParameter(f"expected some of {','.join(TERMS)}, got {unknown[0]!r}", param_hint="--losses")
-    options = Options(None if data is None else str(data.resolve()), width, size, epochs, learning_rate, seed)
+    options = Options(None if data is None else str(data), width, size, epochs, learning_rate, seed)
     remember(options, out, resume)
     say = speak("phantom" if data is None else data.resolve().name)
     try:
