@@ -1,5 +1,8 @@
 """Train the coarse-to-fine model with three losses on equal terms, and compare what it then segments.
 
+Equal terms: the same patients, first weights, order of units, crops, epochs and learning rates. Every loss is tested
+after its last epoch; the best one in validation could come before the pixel term has entered.
+
 Without `--data` it runs on the phantom of `reference.data`: volumes made up from a seed, to see the whole path work.
 Figures of the phantom say nothing about patients, so every line and picture of such a run is marked.
 """
@@ -36,7 +39,7 @@ from reference.evaluation import dice_score, hausdorff_distance_95, summarize
 from reference.inference import Segmentation, segment
 from reference.models import Box, CoarseToFine, bounding_box, crop
 from reference.plots import Overlay, draw_convergence, draw_curves, draw_overlays
-from reference.training import EpochRecord, TrainingConfig, load_model, train
+from reference.training import EpochRecord, TrainingConfig, train
 
 TERMS = {"region": (False, False), "region+boundary": (True, False), "mll": (True, True)}
 """Loss → whether it has the boundary term, whether it has the pixel term."""
@@ -200,7 +203,6 @@ def run(options: Options, losses: Sequence[str], out: Path, resume: bool, source
         say(f"training with {loss}")
         model = CoarseToFine(width=options.width, generator=torch.Generator().manual_seed(options.seed))
         history = train(model, training, validation, budget(loss, options), out / loss, resume=resume)
-        model = load_model(out / loss / "best.ckpt")
         say(f"testing {loss}")
         cases = []
         for case in tested:
@@ -383,9 +385,9 @@ def main(
         "runs/nih_pancreas"
     ),
     losses: Annotated[str, typer.Option(help="Losses to compare, separated by commas.")] = ",".join(TERMS),
-    width: Annotated[int, typer.Option(min=1, help="Channels of the networks' first block; the paper's: 64.")] = 16,
+    width: Annotated[int, typer.Option(min=1, help="Channels of the networks' first block; the paper's: 64.")] = 8,
     size: Annotated[int, typer.Option(min=32, help="Pixels of a slice's longer side; the paper's: 512.")] = 128,
-    epochs: Annotated[int, typer.Option(min=1, help="Passes over the training slices; the paper's: 20.")] = 6,
+    epochs: Annotated[int, typer.Option(min=1, help="Passes over the training slices; the paper's: 20.")] = 8,
     learning_rate: Annotated[float, typer.Option(help="Adam's, halved on the way; the paper's: 1e-5.")] = 1e-3,
     seed: Annotated[int, typer.Option(help="Decides the split, the first weights and every draw.")] = 0,
     resume: Annotated[bool, typer.Option("--resume", help="Go on with the run in --out.")] = False,
