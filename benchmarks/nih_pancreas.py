@@ -11,15 +11,11 @@ from __future__ import annotations
 
 import json
 import math
-import platform
 import shlex
-import subprocess
 import sys
 import warnings
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
-from datetime import UTC, datetime
-from importlib.metadata import version
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -32,6 +28,7 @@ from rich.console import Console, RenderableType
 from rich.segment import Segment, Segments
 from rich.table import Table
 
+from benchmarks.harness import metadata, write_json
 from multilevel_loss import LinearRamp, StepAt
 from multilevel_loss.points import uncertain_points
 from reference.data import Case, SliceUnits, Split, make_phantom, read_image_folder, read_nifti_folder, split_by_patient
@@ -289,7 +286,7 @@ def iteration_table(results: Mapping[str, LossResult], source: Source) -> Table:
 def report(results: Mapping[str, LossResult], split: Split, source: Source, options: Options) -> dict[str, Any]:
     """Return what results.json holds; numbers that are not finite become null."""
     content = {
-        "metadata": metadata(),
+        "metadata": metadata("opencv-python-headless"),
         "command": shlex.join(sys.argv),
         "options": asdict(options),
         "source": source.title,
@@ -306,32 +303,6 @@ def report(results: Mapping[str, LossResult], split: Split, source: Source, opti
         },
     }
     return dict(_finite(content))
-
-
-def metadata() -> dict[str, str | int | None]:
-    """Return what the figures depend on besides the options: commit, versions, device."""
-    try:
-        command = ["git", "-C", str(Path(__file__).parent), "describe", "--always", "--dirty", "--abbrev=40"]
-        commit = subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip()  # noqa: S603
-    except (OSError, subprocess.CalledProcessError):
-        commit = None  # An unpacked source distribution.
-    return {
-        "date": datetime.now(UTC).isoformat(timespec="seconds"),
-        "commit": commit,
-        "python": platform.python_version(),
-        **{package: version(package) for package in ("torch", "numpy", "scipy", "opencv-python-headless")},
-        "platform": platform.platform(),
-        "device": torch.cuda.get_device_name() if torch.cuda.is_available() else platform.processor(),
-        "threads": torch.get_num_threads(),
-    }
-
-
-def write_json(path: Path, content: object) -> None:
-    """Write `content` whole or not at all."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_suffix(".tmp")
-    temporary.write_text(json.dumps(content, indent=2, allow_nan=False) + "\n")
-    temporary.replace(path)
 
 
 def _finite(value: Any) -> Any:
