@@ -78,3 +78,71 @@ def contour_dice(p: Array, v: Array, tolerance: int = 1) -> float:
     near_p, near_v = (ndimage.maximum_filter(x, 2 * tolerance + 1, mode="nearest") for x in (of_p, of_v))
     lengths = of_p.sum() + of_v.sum()
     return float(1 - ((of_p * near_v).sum() + (of_v * near_p).sum()) / lengths)
+
+
+def slopes(x: Array, spacing: tuple[float, ...] | None, epsilon: float) -> Array:
+    """Return √(|∇x|² + ε) of each cell of 2 voxels along each axis: the means of its opposite faces, subtracted."""
+    steps = spacing or (1.0,) * x.ndim
+    cells = np.empty([side - 1 for side in x.shape])
+    for corner in np.ndindex(*cells.shape):
+        cell = x[tuple(slice(start, start + 2) for start in corner)]
+        change = [np.diff(cell, axis=axis).mean() / step for axis, step in enumerate(steps)]
+        cells[corner] = np.sqrt(np.square(change).sum() + epsilon)
+    return cells
+
+
+def misfit(image: Array, region: Array) -> float:
+    """Return the mean of y·|x − c|² for an image (K, *spatial)."""
+    mean = (image * region).reshape(len(image), -1).sum(1) / region.sum()
+    distance = ((image - mean.reshape(-1, *[1] * region.ndim)) ** 2).sum(0)
+    return float((region * distance).mean())
+
+
+def active_contour(p: Array, v: Array, region_weight: float = 1.0, spacing: tuple[float, ...] | None = None) -> float:
+    region = (p * (1 - v) ** 2 + (1 - p) * v**2).mean()
+    return float(slopes(p, spacing, 1e-8).mean() + region_weight * region)
+
+
+def chan_vese(
+    p: Array, image: Array, mu: float = 0.1, nu: float = 0.0, lambda_inside: float = 1.0, lambda_outside: float = 1.0
+) -> float:
+    energy = mu * slopes(p, None, 1e-8).mean() + nu * p.mean()
+    return float(energy + lambda_inside * misfit(image, p) + lambda_outside * misfit(image, 1 - p))
+
+
+def geodesic_active_contour(p: Array, image: Array, sigma: float = 1.0, kappa: float = 1.0) -> float:
+    smooth = [ndimage.gaussian_filter(x, sigma, mode="nearest", radius=int(np.ceil(3 * sigma))) for x in image]
+    edges = sum(slopes(x, None, 0.0) ** 2 for x in smooth)
+    return float((slopes(p, None, 1e-8) / (1 + edges / kappa**2)).mean())
+
+
+def geometry(p: Array, v: Array, spacing: tuple[float, ...] | None = None) -> float:
+    steps = np.array(spacing or (1.0,) * p.ndim)
+    places = np.argwhere(np.ones(p.shape)) * steps
+
+    def moments(region: Array) -> tuple[float, Array, Array]:
+        share = region.ravel() / region.sum()
+        centre = share @ places
+        offsets = places - centre
+        return float(region.sum()), centre, (share[:, None] * offsets).T @ offsets + np.diag(steps**2 / 12)
+
+    (size_p, at_p, spread_p), (size_v, at_v, spread_v) = moments(p), moments(v)
+    distance = ((at_p - at_v) ** 2).sum()
+    terms = [
+        (size_p - size_v) ** 2 / (size_p + size_v) ** 2,
+        distance / (distance + np.trace(spread_p) + np.trace(spread_v)),
+        ((spread_p - spread_v) ** 2).sum() / ((spread_p**2).sum() + (spread_v**2).sum()),
+    ]
+    return float(np.mean(terms))
+
+
+def level_set(p: Array, v: Array, epsilon: float = 1 / 32) -> float:
+    inside = (1 + np.tanh((p - 0.5) / epsilon)) / 2
+    return misfit(v[None], inside) + misfit(v[None], 1 - inside)
+
+
+def boundary_cross_entropy(q: Array, v: Array, balanced: bool) -> float:
+    edge = inner_boundary(v)
+    off = (1 - edge).mean()
+    on, beside = (off, 1 - off) if balanced else (1.0, 1.0)
+    return float(-(on * edge * np.log(q) + beside * (1 - edge) * np.log(1 - q)).mean())

@@ -27,9 +27,15 @@ LOSSES: dict[str, dict[str, Any]] = {
     "mumford_shah_loss": {},
     "geodesic_active_contour_loss": {},
     "geometrically_constrained_loss": {},
+    "dice_sdf_loss": {"steepness": 20.0},
+    "ce_ce_loss": {},
+    "nested_level_set_loss": {},
+    "level_set_loss": {"epsilon": 0.5},
 }
 OF_IMAGES = {"chan_vese_loss", "mumford_shah_loss", "geodesic_active_contour_loss"}
-SUMS = {"geometrically_constrained_loss"}  # of terms of different shapes: always reduced
+TWO_HEADED = {"ce_ce_loss", "nested_level_set_loss"}
+# Sums of terms of different shapes are always reduced.
+SUMS = {"geometrically_constrained_loss", "dice_sdf_loss", "level_set_loss"} | TWO_HEADED
 SHAPES = {"2-D": (11, 9), "3-D": (7, 6, 5)}
 every_loss = pytest.mark.parametrize("name", LOSSES)
 every_grid = pytest.mark.parametrize("grid", SHAPES.values(), ids=SHAPES)
@@ -37,9 +43,14 @@ every_grid = pytest.mark.parametrize("grid", SHAPES.values(), ids=SHAPES)
 
 def loss_of(name: str, logits: Tensor, target: Tensor, **options: Any) -> Tensor:
     function: Callable[..., Tensor] = getattr(F, name)
+    return function(logits, target, **(LOSSES[name] | extras(name, logits, target) | options))
+
+
+def extras(name: str, logits: Tensor, target: Tensor) -> dict[str, Tensor]:
+    """Return the arguments beyond logits and target that a loss needs, made of these."""
     if name in OF_IMAGES:
-        options = {"image": image_of(target, logits)} | options
-    return function(logits, target, **(LOSSES[name] | options))
+        return {"image": image_of(target, logits)}
+    return {"boundary_input": 1 - logits} if name in TWO_HEADED else {}
 
 
 def image_of(target: Tensor, logits: Tensor) -> Tensor:
@@ -215,8 +226,7 @@ def test_module_is_the_function(name: str) -> None:
     logits, target = torch.randn(2, 2, 8, 7), blocks(2, 2, (8, 7))
     module_name = "".join(part if part in MODULE_ACRONYMS else part.capitalize() for part in acronyms(name))
     module = getattr(mll, module_name)(**LOSSES[name])
-    options = {"image": image_of(target, logits)} if name in OF_IMAGES else {}
-    assert module(logits, target, **options) == loss_of(name, logits, target)
+    assert module(logits, target, **extras(name, logits, target)) == loss_of(name, logits, target)
     assert name in F.__all__
     assert module_name in mll.__all__
 
@@ -247,6 +257,8 @@ def classes_of(logits: Tensor, target: Tensor) -> list[tuple[np.ndarray, np.ndar
         ("elastic_interaction_loss", oracles.elastic_interaction, {"alpha": 1.2}),
         ("contour_dice_loss", oracles.contour_dice, {}),
         ("contour_dice_loss", oracles.contour_dice, {"tolerance": 3}),
+        ("active_contour_loss", oracles.active_contour, {}),
+        ("active_contour_loss", oracles.active_contour, {"region_weight": 3.0}),
     ],
 )
 @pytest.mark.parametrize("grid", [(13,), (11, 8), (6, 7, 5)])
@@ -279,6 +291,7 @@ def test_spacing_follows_the_axes_of_the_tensor(spacing: tuple[float, float]) ->
     for name, oracle in (
         ("hausdorff_dt_loss", oracles.hausdorff_dt),
         ("elastic_interaction_loss", oracles.elastic_interaction),
+        ("active_contour_loss", oracles.active_contour),
     ):
         expected = np.mean([oracle(p, v, spacing=spacing) for p, v in classes_of(logits, target)])
         assert loss_of(name, logits, target, spacing=spacing).item() == pytest.approx(expected, rel=1e-4)
@@ -286,3 +299,85 @@ def test_spacing_follows_the_axes_of_the_tensor(spacing: tuple[float, float]) ->
         torch.testing.assert_close(
             loss_of(name, logits, target, spacing=each), loss_of(name, logits, target, spacing=spacing)
         )
+
+
+@pytest.mark.parametrize(
+    ("name", "oracle", "options"),
+    [
+        ("chan_vese_loss", oracles.chan_vese, {}),
+        ("chan_vese_loss", oracles.chan_vese, {"mu": 0.5, "nu": 0.2, "lambda_inside": 2.0, "lambda_outside": 0.3}),
+        ("geodesic_active_contour_loss", oracles.geodesic_active_contour, {}),
+        ("geodesic_active_contour_loss", oracles.geodesic_active_contour, {"sigma": 0.0, "kappa": 0.1}),
+    ],
+)
+@pytest.mark.parametrize("grid", [(13,), (11, 8), (6, 7, 5)])
+def test_losses_of_images_agree_with_a_naive_truth(
+    name: str, oracle: Callable[..., float], options: dict[str, Any], grid: tuple[int, ...]
+) -> None:
+    logits, image = torch.randn(2, 3, *grid), torch.rand(2, 2, *grid)
+    p = logits.softmax(1).double().numpy()
+    expected = np.mean([oracle(p[n, c], image[n].double().numpy(), **options) for n in range(2) for c in range(3)])
+    loss = getattr(F, name)(logits, None, image=image, **options)
+    assert loss.item() == pytest.approx(expected, rel=1e-4)
+
+
+def test_pieces_of_an_image_agree_with_a_naive_truth() -> None:
+    logits, image = torch.randn(2, 3, 7, 6), torch.rand(2, 2, 7, 6)
+    for mode in ("multiclass", "multilabel"):
+        p = (logits.softmax(1) if mode == "multiclass" else logits.sigmoid()).double().numpy()
+        u = image.double().numpy()
+        fit = [
+            oracles.misfit(u[n], p[n, c])
+            if mode == "multiclass"
+            else (oracles.misfit(u[n], p[n, c]) + oracles.misfit(u[n], 1 - p[n, c])) / 2
+            for n in range(2)
+            for c in range(3)
+        ]
+        length = [oracles.slopes(p[n, c], None, 1e-8).mean() for n in range(2) for c in range(3)]
+        loss = F.mumford_shah_loss(logits, None, image=image, mode=mode, mu=0.3)
+        assert loss.item() == pytest.approx(np.mean(fit) + 0.3 * np.mean(length), rel=1e-4)
+
+
+@pytest.mark.parametrize("spacing", [None, (2.0, 0.5)])
+def test_geometry_agrees_with_a_naive_truth(spacing: tuple[float, float] | None) -> None:
+    logits, target = torch.randn(2, 3, 9, 8), blocks(2, 3, (9, 8))
+    expected = np.mean([oracles.geometry(p, v, spacing) for p, v in classes_of(logits, target)])
+    loss = F.geometrically_constrained_loss(logits, target, geometry_weight=3.0, spacing=spacing)
+    assert loss.item() == pytest.approx(F.dice_loss(logits, target).item() + 3 * expected, rel=1e-4)
+
+
+def test_level_set_agrees_with_a_naive_truth() -> None:
+    logits, target = torch.randn(2, 3, 9, 8), blocks(2, 3, (9, 8))
+    expected = np.mean([oracles.level_set(p, v) for p, v in classes_of(logits, target)])
+    regions = torch.nn.functional.cross_entropy(logits, target).item()
+    loss = F.level_set_loss(logits, target, level_set_weight=2.0)
+    assert loss.item() == pytest.approx(regions + 2 * expected, rel=1e-4)
+
+
+@pytest.mark.parametrize(("name", "balanced"), [("ce_ce_loss", False), ("nested_level_set_loss", True)])
+def test_boundary_heads_agree_with_a_naive_truth(name: str, balanced: bool) -> None:
+    logits, target, head = torch.randn(2, 3, 9, 8), blocks(2, 3, (9, 8)), torch.randn(2, 3, 9, 8)
+    regions = torch.nn.functional.cross_entropy(logits, target).item()
+    q, v = head.sigmoid().double().numpy(), one_hot(target, 3).double().numpy()
+    each = [oracles.boundary_cross_entropy(q[n, c], v[n, c], balanced) for n in range(2) for c in range(3)]
+    loss = getattr(F, name)(logits, target, boundary_input=head, boundary_weight=0.5)
+    assert loss.item() == pytest.approx(regions + 0.5 * np.mean(each), rel=1e-4)
+    # One boundary for all classes: every voxel with a face neighbour of another class.
+    edge = np.stack([np.max([oracles.inner_boundary(v[n, c]) for c in range(3)], axis=0) for n in range(2)])
+    off = (1 - edge).mean((1, 2), keepdims=True)
+    on, beside = (off, 1 - off) if balanced else (1.0, 1.0)
+    expected = -(on * edge * np.log(q[:, 0]) + beside * (1 - edge) * np.log(1 - q[:, 0])).mean()
+    loss = getattr(F, name)(logits, target, boundary_input=head[:, :1])
+    assert loss.item() == pytest.approx(regions + expected, rel=1e-4)
+
+
+@pytest.mark.parametrize("penalty", ["l1+product", "l1", "mse"])
+def test_dice_and_regression_are_added(penalty: str) -> None:
+    logits, head, target = torch.randn(2, 3, 9, 8), torch.randn(2, 3, 9, 8), blocks(2, 3, (9, 8))
+    two = F.dice_sdf_loss(logits, target, sdf_input=head, penalty=penalty, sdf_weight=4.0)
+    expected = F.dice_loss(logits, target) + 4 * F.sdf_regression_loss(head, target, penalty=penalty)
+    torch.testing.assert_close(two, expected)
+    micro = mll.DiceLoss(average="micro")
+    one = F.dice_sdf_loss(logits, target, penalty=penalty, steepness=9.0, region=micro)
+    expected = micro(9 * logits.tanh(), target) + 10 * F.sdf_regression_loss(logits, target, penalty=penalty)
+    torch.testing.assert_close(one, expected)

@@ -31,42 +31,42 @@ def check_image(image: Tensor, prepared: Prepared) -> Tensor:
     return image if prepared.mask is None else image.masked_fill(~prepared.mask, 0)
 
 
-def complement(region: Tensor, prepared: Prepared) -> Tensor:
+def complement(region: Tensor, mask: Tensor | None) -> Tensor:
     """Return what of the counted voxels does not belong to a region (B, C, *spatial)."""
-    return 1 - region if prepared.mask is None else (1 - region).masked_fill(~prepared.mask, 0)
+    return 1 - region if mask is None else (1 - region).masked_fill(~mask, 0)
 
 
-def region_misfit(image: Tensor, region: Tensor, prepared: Prepared) -> Tensor:
+def region_misfit(image: Tensor, region: Tensor, mask: Tensor | None) -> Tensor:
     """Return the mean over the voxels of y·|x − c|², c = Σ y·x / Σ y being the mean of the image in the region.
 
     Args:
         image: x (B, 1, K, *spatial), or (B, C, K, *spatial) for one image a region.
         region: y (B, C, *spatial), from 0 to 1, 0 where masked.
-        prepared: the mask.
+        mask: (B, 1, *spatial) bool, True where a voxel counts; None when all do.
 
     Returns:
         (B, C).
     """
     x, y = image.flatten(3), region.flatten(2).unsqueeze(2)
     mean = (x * y).sum(-1, keepdim=True) / y.sum(-1, keepdim=True).clamp_min(1e-6)
-    return voxel_mean(((x - mean).square() * y).sum(2), prepared)
+    return voxel_mean(((x - mean).square() * y).sum(2), mask)
 
 
-def voxel_mean(x: Tensor, prepared: Prepared) -> Tensor:
+def voxel_mean(x: Tensor, mask: Tensor | None) -> Tensor:
     """Return the mean (B, C) of x (B, C, *spatial), 0 where masked, over the voxels that count."""
-    if prepared.mask is None:
+    if mask is None:
         return x.flatten(2).mean(-1)
-    return x.flatten(2).sum(-1) / prepared.mask.flatten(2).sum(-1).clamp_min(1)
+    return x.flatten(2).sum(-1) / mask.flatten(2).sum(-1).clamp_min(1)
 
 
 def contour_length(
-    x: Tensor, prepared: Prepared, spacing: Spacing | None, epsilon: float, density: Tensor | float = 1.0
+    x: Tensor, mask: Tensor | None, spacing: Spacing | None, epsilon: float, density: Tensor | float = 1.0
 ) -> Tensor:
     """Return the mean (B, C) of density·√(|∇x|² + ε) over the cells whose voxels all count; see :func:`slope`."""
     length = density * slope(x, spacing, epsilon)
-    if prepared.mask is None:
+    if mask is None:
         return length.flatten(2).mean(-1)
-    counts = prepared.mask.to(x.dtype)
+    counts = mask.to(x.dtype)
     for axis in range(2, x.ndim):
         counts = _average(counts, axis)
     counts = counts.eq(1).to(x.dtype)

@@ -98,10 +98,10 @@ def chan_vese_loss(
     inside = prepared.probability()[:, first:]
     intensities = check_image(image, prepared).unsqueeze(1)
     loss = (
-        mu * contour_length(inside, prepared, spacing, epsilon)
-        + nu * voxel_mean(inside, prepared)
-        + lambda_inside * region_misfit(intensities, inside, prepared)
-        + lambda_outside * region_misfit(intensities, complement(inside, prepared), prepared)
+        mu * contour_length(inside, prepared.mask, spacing, epsilon)
+        + nu * voxel_mean(inside, prepared.mask)
+        + lambda_inside * region_misfit(intensities, inside, prepared.mask)
+        + lambda_outside * region_misfit(intensities, complement(inside, prepared.mask), prepared.mask)
     )
     return reduce(loss, class_weights(weight, class_mask, prepared.logits, first), reduction)
 

@@ -92,7 +92,7 @@ def geodesic_active_contour_loss(
     smooth = _gaussian(check_image(image, prepared), sigma)
     edges = slope(smooth, spacing, 0.0).square().sum(1, keepdim=True)
     loss = contour_length(
-        prepared.probability()[:, first:], prepared, spacing, epsilon, density=1 / (1 + edges / kappa**2)
+        prepared.probability()[:, first:], prepared.mask, spacing, epsilon, density=1 / (1 + edges / kappa**2)
     )
     return reduce(loss, class_weights(weight, class_mask, prepared.logits, first), reduction)
 

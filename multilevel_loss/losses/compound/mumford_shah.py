@@ -88,10 +88,10 @@ def mumford_shah_loss(
     first = prepared.first_class(include_background)
     region = prepared.probability()[:, first:]
     intensities = check_image(image, prepared).unsqueeze(1)
-    misfit = region_misfit(intensities, region, prepared)
+    misfit = region_misfit(intensities, region, prepared.mask)
     if prepared.mode != "multiclass":
-        misfit = (misfit + region_misfit(intensities, complement(region, prepared), prepared)) / 2
-    loss = misfit + mu * contour_length(region, prepared, spacing, epsilon)
+        misfit = (misfit + region_misfit(intensities, complement(region, prepared.mask), prepared.mask)) / 2
+    loss = misfit + mu * contour_length(region, prepared.mask, spacing, epsilon)
     return reduce(loss, class_weights(weight, class_mask, prepared.logits, first), reduction)
 
 
