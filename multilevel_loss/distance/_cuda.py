@@ -25,7 +25,7 @@ from torch.nn.functional import pad
 
 _SCANNED, _BLOCK = 2048, 1024  # voxels that one program scans at a time, and those of them that lie in one row
 _ROWS = 8  # along the axis, that one program minimizes; few, because the farthest of them decides how far it searches
-_LOAD = 512  # bytes that a warp, and so a program that minimizes, loads at a time: its lanes
+_LOAD = 512  # bytes that a warp, here a whole program, loads at a time: as many lanes it minimizes
 
 
 def signed_distances(inside: Tensor, spacing: Tensor | None, inner: bool) -> Tensor:
@@ -55,7 +55,7 @@ def signed_distances(inside: Tensor, spacing: Tensor | None, inner: bool) -> Ten
     if depth > 1:
         passes.append((samples, depth, height * width, plane_bounds[1], volume_bounds))
 
-    block, columns = min(triton.next_power_of_2(width), _BLOCK), _LOAD // dtype.itemsize
+    block = min(triton.next_power_of_2(width), _BLOCK)
     rows = min(_SCANNED // block, triton.next_power_of_2(height))
     with torch.cuda.device_of(inside):
         _scan[(planes * triton.cdiv(height, rows),)](
@@ -64,6 +64,7 @@ def signed_distances(inside: Tensor, spacing: Tensor | None, inner: bool) -> Ten
         )  # fmt: skip
         for index, (groups, length, lanes, used, group_bounds) in enumerate(passes, 1):
             final = index == len(passes)
+            columns = min(triton.next_power_of_2(lanes), _LOAD // dtype.itemsize)
             result = out if final else torch.empty_like(squares)
             _minimize[(groups * triton.cdiv(length, _ROWS) * triton.cdiv(lanes, columns),)](
                 mask, squares, result, used, *group_bounds, spacing, groups // samples, length, lanes,
