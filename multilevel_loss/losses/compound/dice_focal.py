@@ -33,6 +33,7 @@ def dice_focal_loss(
     smooth_dr: float = 1e-6,
     average: Average = "macro",
     batch: bool = False,
+    sync: bool = False,
     empty: Empty = "score",
     ignore_index: int | None = None,
     mask: Tensor | None = None,
@@ -61,6 +62,7 @@ def dice_focal_loss(
         smooth_dr: ε of its denominator, at least 0.
         average: "macro" takes the Dice loss of each class, "micro" one over all classes of a sample together.
         batch: sum over the samples of the batch as over voxels, for Dice.
+        sync: with `batch`, sum over the batches of all processes of a distributed training, too.
         empty: "score" treats a class that is absent from the truth as any other, "skip" leaves it out of the mean of
             Dice.
         ignore_index: label of voxels that do not count.
@@ -101,6 +103,7 @@ def dice_focal_loss(
         include_background=include_background,
         average=average,
         batch=batch,
+        sync=sync,
         empty=empty,
         weight=weight,
         class_mask=class_mask,

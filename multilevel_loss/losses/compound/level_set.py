@@ -32,7 +32,7 @@ def level_set_loss(
     r"""Level set loss: cross entropy, and how far the truth is from constant on either side of the predicted contour.
 
     .. math:: \text{CE}(p, v) + \frac{\lambda}{|\Omega|} \sum H \, (v - c_1)^2 + (1 - H) (v - c_2)^2,
-        \quad H = \tfrac12 \bigl(1 + \tanh \tfrac{p - ½}{\varepsilon}\bigr)
+        \quad H = \frac{1}{2} \Bigl(1 + \tanh \frac{p - 1/2}{\varepsilon}\Bigr)
 
     with c₁ = Σ vH / Σ H and c₂ = Σ v(1 − H) / Σ (1 − H), the means of the truth inside and outside.
 

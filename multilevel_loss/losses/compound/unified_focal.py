@@ -98,6 +98,7 @@ def unified_focal_loss(
         include_background=include_background,
         average="macro",
         batch=False,
+        sync=False,
         empty="score",
         weight=weight,
         class_mask=class_mask,

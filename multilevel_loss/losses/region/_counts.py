@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from typing import Literal, NamedTuple, get_args
 
 import torch
-from torch import Tensor
+from torch import Tensor, distributed
 
 from multilevel_loss._checks import Reduction, check_choice, check_number
 from multilevel_loss._reduce import class_weights, reduce
@@ -42,6 +42,7 @@ def soft_counts(
     include_background: bool,
     average: Average,
     batch: bool,
+    sync: bool,
     empty: Empty,
     weight: Tensor | Sequence[float] | None,
     class_mask: Tensor | None,
@@ -54,6 +55,7 @@ def soft_counts(
         include_background: whether class 0 of several counts.
         average: "macro" counts each class by itself, "micro" all classes of an item together.
         batch: count all samples together.
+        sync: with `batch`, count those of all processes together.
         empty: "skip" gives an entry with no truth weight 0, "score" treats it as any other.
         weight: (C,) class weights, background included.
         class_mask: (B, C), nonzero where a class is labelled.
@@ -63,11 +65,18 @@ def soft_counts(
     counts = [count[:, first:] for count in (sums.overlap, sums.predicted, sums.truth, sums.voxels)]
     share = class_weights(weight, class_mask, prepared.logits, first)
     together = [dim for dim, joined in ((0, batch), (1, average == "micro")) if joined]
+    if sync and not batch:
+        raise ValueError("expected `batch` to be True where `sync` is, got False")
     if together:
         if share is not None:
             counts = [count * share for count in counts]
             share = share.expand_as(counts[0]).amax(together, keepdim=True)
         counts = [count.sum(together, keepdim=True) for count in counts]
+    if sync and distributed.is_available() and distributed.is_initialized():
+        from torch.distributed.nn.functional import all_reduce  # importing it takes as long as half of torch
+
+        counts = list(all_reduce(torch.stack(counts)).unbind())
+        share = None if share is None else all_reduce(share, distributed.ReduceOp.MAX)
     overlap, predicted, truth, voxels = counts
     return SoftCounts(overlap, predicted, truth, voxels, present_weight(share, truth, empty))
 

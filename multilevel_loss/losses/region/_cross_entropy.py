@@ -87,8 +87,6 @@ def reduce_weighted(loss: Tensor, count: Tensor, share: Tensor | None, reduction
     return loss.sum() / torch.where(total > 0, total, 1)
 
 
-def inverse_frequency(count: Tensor, dim: int) -> Tensor:
-    """Return weights proportional to 1 / `count` along `dim`, 0 where that is 0, whose mean over the counted is 1."""
-    present = count > 0
-    number = present.sum(dim, keepdim=True).clamp_min(1)
-    return torch.where(present, count.sum(dim, keepdim=True) / (number * torch.where(present, count, 1)), 0)
+def inverse(count: Tensor) -> Tensor:
+    """Return 1 / `count`, and 0 where nothing was counted."""
+    return torch.where(count > 0, 1 / torch.where(count > 0, count, 1), 0)

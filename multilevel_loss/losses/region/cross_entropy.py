@@ -12,7 +12,7 @@ from multilevel_loss._module import as_module
 from multilevel_loss._reduce import class_weights, full_precision
 from multilevel_loss._targets import Prepared, prepare
 from multilevel_loss.distance.maps import distance_map
-from multilevel_loss.losses.region._cross_entropy import cross_entropy, inverse_frequency, reduce_weighted
+from multilevel_loss.losses.region._cross_entropy import cross_entropy, inverse, reduce_weighted
 
 
 @full_precision
@@ -44,8 +44,8 @@ def cross_entropy_loss(
             multiclass otherwise.
         include_background: False leaves class 0 of several out: its channel for multilabel, the voxels of it for
             multiclass.
-        balance: weigh each class of a sample by the inverse of its frequency there; for sigmoid modes, the voxels of a
-            channel's class against the others.
+        balance: weigh each voxel by one over the number of its class in its sample, so that the mean is that of the
+            means over each class; for sigmoid modes, over the voxels of a channel's class and over the others.
         voxel_weight: w (B, *spatial) or (B, 1, *spatial), at least 0, such as :func:`unet_weight_map` returns; None
             for 1.
         ignore_index: label of voxels that do not count.
@@ -82,12 +82,8 @@ def cross_entropy_loss(
     of = cross_entropy(prepared, first, reduction, weight=weight_of_voxel)
     loss, count = of.positive + of.negative, of.members + of.others
     if balance:
-        members, others = (part.reshape(*part.shape[:2], -1).sum(-1) for part in (of.members, of.others))
-        if prepared.mode == "multiclass":
-            of_members, of_others = inverse_frequency(members, 1), others
-        else:
-            of_members, of_others = inverse_frequency(torch.stack([members, others]), 0)
-        of_members, of_others = (part.view(*part.shape, *[1] * (loss.ndim - 2)) for part in (of_members, of_others))
+        counts = (part.reshape(*part.shape[:2], -1).sum(-1) for part in (of.members, of.others))
+        of_members, of_others = (inverse(part).view(*part.shape, *[1] * (loss.ndim - 2)) for part in counts)
         loss = of_members * of.positive + of_others * of.negative
         count = of_members * of.members + of_others * of.others
     return reduce_weighted(loss, count, class_weights(weight, class_mask, prepared.logits, first), reduction)
@@ -168,7 +164,7 @@ def unet_weight_map(
         known = torch.ones_like(labels, dtype=torch.bool) if ignore_index is None else labels != ignore_index
         classes, place, count = labels[known].unique(return_inverse=True, return_counts=True)
         weight = torch.zeros(labels.shape)
-        weight[known] = inverse_frequency(count.float(), 0)[place]
+        weight[known] = (count.sum() / (len(count) * count))[place]
         nearest = second = torch.full(labels.shape, torch.inf)
         for label in classes[classes != 0].tolist():
             components, number = ndimage.label((labels == label).numpy())

@@ -25,6 +25,7 @@ def generalized_dice_loss(
     smooth_nr: float = 1e-6,
     smooth_dr: float = 1e-6,
     batch: bool = False,
+    sync: bool = False,
     ignore_index: int | None = None,
     mask: Tensor | None = None,
     class_mask: Tensor | None = None,
@@ -48,6 +49,7 @@ def generalized_dice_loss(
         smooth_nr: ε of the numerator, from 0 to `smooth_dr`, in voxels of the smallest class.
         smooth_dr: ε of the denominator, at least 0, likewise.
         batch: sum over the samples of the batch as over voxels.
+        sync: with `batch`, sum over the batches of all processes of a distributed training, too.
         ignore_index: label of voxels that do not count.
         mask: (B, *spatial) or (B, 1, *spatial), nonzero where a voxel counts.
         class_mask: (B, C), nonzero where a class is labelled in a sample.
@@ -84,6 +86,7 @@ def generalized_dice_loss(
         smooth_nr=smooth_nr,
         smooth_dr=smooth_dr,
         batch=batch,
+        sync=sync,
         weight=weight,
         class_mask=class_mask,
     )
@@ -97,6 +100,7 @@ def generalized_dice_score(
     smooth_nr: float,
     smooth_dr: float,
     batch: bool,
+    sync: bool,
     weight: Tensor | Sequence[float] | None,
     class_mask: Tensor | None,
 ) -> tuple[Tensor, Tensor | None]:
@@ -107,6 +111,7 @@ def generalized_dice_score(
         include_background=include_background,
         average="macro",
         batch=batch,
+        sync=sync,
         empty="score",
         weight=None,
         class_mask=class_mask,

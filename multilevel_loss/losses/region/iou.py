@@ -26,6 +26,7 @@ def iou_loss(
     smooth_dr: float = 1e-6,
     average: Average = "macro",
     batch: bool = False,
+    sync: bool = False,
     empty: Empty = "score",
     ignore_index: int | None = None,
     mask: Tensor | None = None,
@@ -50,6 +51,7 @@ def iou_loss(
         smooth_dr: ε of the denominator, at least 0.
         average: "macro" takes the loss of each class, "micro" one loss over all classes of a sample together.
         batch: sum over the samples of the batch as over voxels.
+        sync: with `batch`, sum over the batches of all processes of a distributed training, too.
         empty: "score" treats a class that is absent from the truth as any other, "skip" leaves it out of the mean.
         ignore_index: label of voxels that do not count.
         mask: (B, *spatial) or (B, 1, *spatial), nonzero where a voxel counts.
@@ -85,6 +87,7 @@ def iou_loss(
         include_background=include_background,
         average=average,
         batch=batch,
+        sync=sync,
         empty=empty,
         weight=weight,
         class_mask=class_mask,

@@ -9,9 +9,9 @@ from torch import Tensor
 
 from multilevel_loss._checks import Mode, Reduction
 from multilevel_loss._module import as_module
-from multilevel_loss._reduce import full_precision
+from multilevel_loss._reduce import full_precision, reduce
 from multilevel_loss._targets import prepare
-from multilevel_loss.losses.region._counts import Average, Empty, SoftCounts, reduce_scores, soft_counts
+from multilevel_loss.losses.region._counts import Average, Empty, SoftCounts, soft_counts
 from multilevel_loss.losses.region._voxel_sums import voxel_sums
 
 
@@ -24,6 +24,7 @@ def matthews_correlation_loss(
     include_background: bool = True,
     average: Average = "macro",
     batch: bool = False,
+    sync: bool = False,
     empty: Empty = "score",
     ignore_index: int | None = None,
     mask: Tensor | None = None,
@@ -47,6 +48,7 @@ def matthews_correlation_loss(
         include_background: False leaves class 0 of several out.
         average: "macro" takes the loss of each class, "micro" one loss over all classes of a sample together.
         batch: sum over the samples of the batch as over voxels.
+        sync: with `batch`, sum over the batches of all processes of a distributed training, too.
         empty: "score" treats a class that is absent from the truth as any other, "skip" leaves it out of the mean.
         ignore_index: label of voxels that do not count.
         mask: (B, *spatial) or (B, 1, *spatial), nonzero where a voxel counts.
@@ -64,7 +66,7 @@ def matthews_correlation_loss(
 
     Note:
         Finite, with finite gradients, for any finite logits. The correlation with a truth that is empty or full is not
-        defined: the loss is 1 there, without a gradient.
+        defined: there the loss is the mean error Σ |p − v| / N instead.
 
     Example:
         >>> import torch
@@ -82,23 +84,26 @@ def matthews_correlation_loss(
         include_background=include_background,
         average=average,
         batch=batch,
+        sync=sync,
         empty=empty,
         weight=weight,
         class_mask=class_mask,
     )
-    return reduce_scores(correlation(counts), counts, reduction)
+    return reduce(1 - correlation(counts), counts.weight, reduction)
 
 
 def correlation(counts: SoftCounts) -> Tensor:
-    """Return the correlation coefficient of each entry of `counts`, 0 where it is not defined."""
+    """Return the correlation coefficient of each entry of `counts`, or the mean agreement where it is not defined."""
     # By the covariance and the variances, in voxels: the products of the definition pass the range of float32.
-    _, predicted, truth, voxels, _ = counts
-    covariance = counts.overlap - predicted * (truth / voxels)
-    lost = torch.finfo(voxels.dtype).eps * voxels  # what rounding can make of a prediction that fills the image
-    of_p = predicted.clamp_min(1e-12) * (voxels - predicted).clamp_min(lost) / voxels
-    of_v = truth * (voxels - truth) / voxels
+    overlap, predicted, truth, voxels, _ = counts
+    number = voxels.clamp_min(1)
+    covariance = overlap - predicted * (truth / number)
+    lost = torch.finfo(voxels.dtype).eps * number  # what rounding can make of a prediction that fills the image
+    of_p = predicted.clamp_min(1e-12) * (voxels - predicted).clamp_min(lost) / number
+    of_v = truth * (voxels - truth) / number
     defined = (truth > 0) & (voxels - truth > lost)
-    return torch.where(defined, covariance / (of_p * torch.where(defined, of_v, 1)).sqrt(), 0)
+    agreement = 1 - (predicted + truth - 2 * overlap) / number
+    return torch.where(defined, covariance / (of_p * torch.where(defined, of_v, 1)).sqrt(), agreement)
 
 
 MatthewsCorrelationLoss = as_module("MatthewsCorrelationLoss", matthews_correlation_loss)

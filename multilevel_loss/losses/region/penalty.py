@@ -24,6 +24,7 @@ def penalty_loss(
     smooth_nr: float = 1e-6,
     smooth_dr: float = 1e-6,
     batch: bool = False,
+    sync: bool = False,
     ignore_index: int | None = None,
     mask: Tensor | None = None,
     class_mask: Tensor | None = None,
@@ -47,6 +48,7 @@ def penalty_loss(
         smooth_nr: ε of the numerator, from 0 to `smooth_dr`, in voxels of the smallest class.
         smooth_dr: ε of the denominator, at least 0, likewise.
         batch: sum over the samples of the batch as over voxels.
+        sync: with `batch`, sum over the batches of all processes of a distributed training, too.
         ignore_index: label of voxels that do not count.
         mask: (B, *spatial) or (B, 1, *spatial), nonzero where a voxel counts.
         class_mask: (B, C), nonzero where a class is labelled in a sample.
@@ -83,6 +85,7 @@ def penalty_loss(
         smooth_nr=smooth_nr,
         smooth_dr=smooth_dr,
         batch=batch,
+        sync=sync,
         weight=weight,
         class_mask=class_mask,
     )
