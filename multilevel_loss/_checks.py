@@ -26,7 +26,8 @@ def check_choice(name: str, value: object, choices: Iterable[object]) -> None:
 def check_number(name: str, value: float, *, minimum: float = -math.inf, above: float = -math.inf) -> None:
     """Raise ValueError unless `value` is finite, at least `minimum` and greater than `above`."""
     rule = f"greater than {above:g}" if above > -math.inf else f"at least {minimum:g}"
-    if not (math.isfinite(value) and value >= minimum and value > above):
+    # Comparisons, which a NaN fails, and not math.isfinite, which cannot be traced.
+    if not (-math.inf < value < math.inf and value >= minimum and value > above):
         bounded = above > -math.inf or minimum > -math.inf
         raise ValueError(f"expected `{name}` to be {rule if bounded else 'finite'}, got {value!r}")
 

@@ -180,20 +180,27 @@ def uncertain_grid_points(
 def _uniform_points(input: Tensor, count: int, mask: Tensor | None, generator: torch.Generator | None) -> Tensor:
     """Return points (B, count, D), uniform over the image or over the True voxels of `mask`."""
     shape = (input.shape[0], count, input.ndim - 2)
-    device = input.device if generator is None else generator.device
-    uniform = torch.rand(shape, generator=generator, device=device).to(input.device)
+    uniform = _rand(shape, input.device, generator, torch.float32)
     if mask is None:
         return uniform
     # The n-th True voxel, n uniform, is found by its rank; the point lies anywhere within it.
     rank = mask.flatten(1).cumsum(1)
     total = rank[:, -1:]
-    draw = torch.rand(shape[:2], generator=generator, device=device, dtype=torch.float64).to(input.device)
+    draw = _rand(shape[:2], input.device, generator, torch.float64)
     voxel = torch.searchsorted(rank, (draw * total).long() + 1).clamp_max(rank.shape[1] - 1)
     cells: list[Tensor] = []
     for size in reversed(mask.shape[2:]):
         cells.append((voxel % size + uniform[..., len(cells)]) / size)
         voxel = voxel // size
     return torch.where((total > 0).unsqueeze(-1), torch.stack(cells, -1), uniform)
+
+
+def _rand(
+    shape: tuple[int, ...], device: torch.device, generator: torch.Generator | None, dtype: torch.dtype
+) -> Tensor:
+    if generator is None:  # a call of its own: with a generator, even None, sizes cannot be traced as dynamic
+        return torch.rand(shape, device=device, dtype=dtype)
+    return torch.rand(shape, generator=generator, device=generator.device, dtype=dtype).to(device)
 
 
 def _linear_corners(point_coords: Tensor, grid: torch.Size) -> Iterator[tuple[Tensor, Tensor]]:

@@ -1,0 +1,59 @@
+"""The loss inside torch's engines: dynamic shapes, export, deterministic algorithms."""
+
+import pytest
+import torch
+from torch import nn
+
+from multilevel_loss import MLLoss
+
+
+def test_one_compilation_serves_many_shapes() -> None:
+    torch.compiler.reset()
+    eager = MLLoss()
+    compiled = torch.compile(eager, fullgraph=True, dynamic=True, backend="aot_eager")
+    for batch, grid in ((2, (9, 11)), (3, (8, 14))):
+        logits, target = torch.randn(batch, 3, *grid, requires_grad=True), torch.randint(3, (batch, *grid))
+        coords = torch.rand(batch, 17, 2)
+        results = [loss(logits, target, point_coords=coords) for loss in (eager, compiled)]
+        torch.testing.assert_close(*results)
+        torch.testing.assert_close(*(torch.autograd.grad(result, logits)[0] for result in results))
+        assert compiled(logits, target).isfinite()  # with points of its own
+
+
+class Step(nn.Module):
+    """A network with its loss."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.network = nn.Conv2d(1, 3, 3, padding=1)
+        self.loss = MLLoss()
+
+    def forward(self, image: torch.Tensor, target: torch.Tensor, point_coords: torch.Tensor) -> torch.Tensor:
+        loss: torch.Tensor = self.loss(self.network(image), target, point_coords=point_coords)
+        return loss
+
+
+def test_a_step_is_exported() -> None:
+    step = Step()
+    given = torch.randn(2, 1, 12, 10), torch.randint(3, (2, 12, 10)), torch.rand(2, 20, 2)
+    exported = torch.export.export(step, given).module()
+    torch.testing.assert_close(exported(*given), step(*given))
+
+
+def test_deterministic_algorithms_are_at_hand(device: torch.device) -> None:
+    logits = torch.randn(2, 3, 9, 9, device=device, requires_grad=True)
+    target, coords = torch.randint(3, (2, 9, 9), device=device), torch.rand(2, 500, 2, device=device)
+    torch.use_deterministic_algorithms(True)
+    try:
+        first, second = (
+            torch.autograd.grad(MLLoss()(logits, target, point_coords=coords), logits)[0] for _ in range(2)
+        )
+    finally:
+        torch.use_deterministic_algorithms(False)
+    assert first.equal(second)
+
+
+def test_vmap_is_refused_by_torch() -> None:
+    # Labels are checked by value, and the map of distances is an operator of whole batches: there is nothing to gain.
+    with pytest.raises(RuntimeError, match="vmap"):
+        torch.vmap(MLLoss())(torch.randn(2, 1, 3, 5), torch.randint(3, (2, 1, 5)))
