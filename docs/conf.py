@@ -4,9 +4,13 @@ import doctest
 from importlib.metadata import version as installed_version
 
 from docutils import nodes
+from docutils.utils.math import MathError
 from docutils.utils.math.latex2mathml import tex2mathml
 from sphinx.application import Sphinx
+from sphinx.util.logging import getLogger
 from sphinx.writers.html5 import HTML5Translator
+
+logger = getLogger(__name__)
 
 project = "multilevel-loss"
 copyright = "The multilevel-loss developers"
@@ -37,14 +41,23 @@ html_title = f"multilevel-loss {release}"
 html_math_renderer = "mathml"
 
 
+def _mathml(node: nodes.Element, *, as_block: bool) -> str:
+    try:
+        # The one that docutils lacks.
+        return tex2mathml(node.astext().replace(r"\dots", r"\ldots"), as_block=as_block)
+    except MathError as error:
+        logger.warning("%s in %s", error, node.astext(), location=node)
+        return ""
+
+
 def _inline_math(translator: HTML5Translator, node: nodes.Element) -> None:
-    translator.body.append(tex2mathml(node.astext(), as_block=False))
+    translator.body.append(_mathml(node, as_block=False))
     raise nodes.SkipNode
 
 
 def _block_math(translator: HTML5Translator, node: nodes.Element) -> None:
     # The padding keeps the theme, which lets wide formulas scroll, from adding a scroll bar to tall ones.
-    translator.body.append(f'<div style="padding: 0.5em 0">{tex2mathml(node.astext(), as_block=True)}</div>')
+    translator.body.append(f'<div style="padding: 0.5em 0">{_mathml(node, as_block=True)}</div>')
     raise nodes.SkipNode
 
 
