@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from typing import Literal
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from multilevel_loss._checks import Mode, Reduction, Spacing, check_choice, check_number
@@ -88,8 +89,9 @@ def hausdorff_dt_loss(
     predicted = p.detach()
     if prepared.mask is not None:
         predicted = torch.where(prepared.mask, predicted, truth)
-    d_p, d_v = (distance_map(region, spacing=spacing, side=side).to(p).pow(alpha) for region in (predicted, truth))
-    loss = (p - prepared.membership()[:, first:]).square() * (d_p + d_v)
+    # The distances are ours alone, so that the sum of their powers may take their place.
+    d_p, d_v = (distance_map(region, spacing=spacing, side=side).to(p).pow_(alpha) for region in (predicted, truth))
+    loss = F.mse_loss(p, prepared.membership()[:, first:], reduction="none") * d_p.add_(d_v)
     share = voxel_weights(class_weights(weight, class_mask, prepared.logits, first), prepared.mask, loss)
     loss = reduce(loss, share, reduction)
     return loss.log1p() if log else loss
