@@ -2,6 +2,7 @@
 
 from multilevel_loss import functional
 from multilevel_loss.distance import distance_map, signed_distance_map
+from multilevel_loss.losses.boundary.active_boundary import ActiveBoundaryLoss
 from multilevel_loss.losses.boundary.boundary import BoundaryLoss
 from multilevel_loss.losses.boundary.boundary_regression import BoundaryRegressionLoss
 from multilevel_loss.losses.boundary.contour_dice import ContourDiceLoss
@@ -49,6 +50,7 @@ from multilevel_loss.schedules import PAPER_MLL, PAPER_MLN, LinearRamp, StepAt
 __all__ = [
     "PAPER_MLL",
     "PAPER_MLN",
+    "ActiveBoundaryLoss",
     "ActiveContourLoss",
     "AsymmetricSimilarityLoss",
     "BoundaryLoss",

@@ -1,5 +1,6 @@
 """Every loss as a function."""
 
+from multilevel_loss.losses.boundary.active_boundary import active_boundary_loss
 from multilevel_loss.losses.boundary.boundary import boundary_loss
 from multilevel_loss.losses.boundary.boundary_regression import boundary_regression_loss
 from multilevel_loss.losses.boundary.contour_dice import contour_dice_loss
@@ -41,6 +42,7 @@ from multilevel_loss.losses.region.topk import topk_loss
 from multilevel_loss.losses.region.tversky import tversky_loss
 
 __all__ = [
+    "active_boundary_loss",
     "active_contour_loss",
     "asymmetric_similarity_loss",
     "boundary_loss",

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from itertools import product
+
 import numpy as np
 from numpy.typing import NDArray
 from scipy import ndimage
@@ -146,3 +148,35 @@ def boundary_cross_entropy(q: Array, v: Array, balanced: bool) -> float:
     off = (1 - edge).mean()
     on, beside = (off, 1 - off) if balanced else (1.0, 1.0)
     return float(-(on * edge * np.log(q) + beside * (1 - edge) * np.log(1 - q)).mean())
+
+
+def active_boundary(
+    p: Array, labels: Array, share: float = 0.01, theta: float = 20.0, label_smoothing: float = 0.2
+) -> float:
+    """Return the loss of probabilities (K, *spatial) against labels."""
+    grid = labels.shape
+    voxels = list(np.ndindex(*grid))
+    strength, edge = np.zeros(grid), np.zeros(grid, dtype=bool)
+    for here in voxels:
+        for axis, step in product(range(len(grid)), (-1, 1)):
+            there = tuple(x + step * (i == axis) for i, x in enumerate(here))
+            if all(0 <= x < side for x, side in zip(there, grid, strict=True)):
+                a, b = p[(slice(None), *here)], p[(slice(None), *there)]
+                strength[here] += ((b - a) * np.log(b / a)).sum()
+                edge[here] |= labels[here] != labels[there]
+    if not edge.any():
+        return 0.0
+    distance = ndimage.distance_transform_edt(~edge)
+    chosen = sorted(voxels, key=lambda voxel: -strength[voxel])[: int(np.ceil(share * len(voxels)))]
+    total = 0.0
+    for here in chosen:
+        near = [tuple(np.add(here, offset)) for offset in product((-1, 0, 1), repeat=len(grid)) if any(offset)]
+        near = [there for there in near if all(0 <= x < side for x, side in zip(there, grid, strict=True))]
+        a = p[(slice(None), *here)]
+        divergence = np.array([(a * np.log(a / p[(slice(None), *there)])).sum() for there in near])
+        log_direction = divergence - np.log(np.exp(divergence).sum())
+        ahead = np.array([distance[there] for there in near])
+        nearest = ahead == ahead.min()
+        truth = (1 - label_smoothing) * nearest / nearest.sum() + label_smoothing / len(near)
+        total -= min(distance[here] / theta, 1) * (truth * log_direction).sum()
+    return total / len(chosen)
