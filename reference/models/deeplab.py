@@ -6,7 +6,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from reference.models.resnet import ResNet18
+from reference.models.resnet import ResNet18, UnitBatchNorm2d
 
 
 class RunningBatchNorm2d(nn.BatchNorm2d):
@@ -87,6 +87,6 @@ def _conv_bn_relu(in_channels: int, channels: int, rate: int = 0) -> nn.Sequenti
     kernel, padding, dilation = (3, rate, rate) if rate else (1, 0, 1)
     return nn.Sequential(
         nn.Conv2d(in_channels, channels, kernel, padding=padding, dilation=dilation),
-        nn.BatchNorm2d(channels),
+        UnitBatchNorm2d(channels),
         nn.ReLU(),
     )
