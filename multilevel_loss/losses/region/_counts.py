@@ -75,8 +75,8 @@ def soft_counts(
     if sync and distributed.is_available() and distributed.is_initialized():
         from torch.distributed.nn.functional import all_reduce  # importing it takes as long as half of torch
 
-        counts = list(all_reduce(torch.stack(counts)).unbind())
-        share = None if share is None else all_reduce(share, distributed.ReduceOp.MAX)
+        counts = list(all_reduce(torch.stack(counts)).unbind())  # type: ignore[no-untyped-call]
+        share = None if share is None else all_reduce(share, distributed.ReduceOp.MAX)  # type: ignore[no-untyped-call]
     overlap, predicted, truth, voxels = counts
     return SoftCounts(overlap, predicted, truth, voxels, present_weight(share, truth, empty))
 
