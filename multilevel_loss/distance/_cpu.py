@@ -6,27 +6,20 @@ volume as it is, a plane (H, W) as (H, 1, W), a line as (1, 1, W). A box is (a0,
 
 from __future__ import annotations
 
-import functools
-import os
-from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
-from itertools import pairwise
-from typing import Any, TypeVar, cast
-
-import numba
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-_Function = TypeVar("_Function", bound=Callable[..., Any])
+from multilevel_loss._numba import compiled as _compile
+from multilevel_loss._numba import run as _run
+
 _Bytes = NDArray[np.uint8]
 _Integers = NDArray[np.int64]
 _Reals = NDArray[np.float32] | NDArray[np.float64]
 
 _BLOCK = 32  # neighbouring outputs that share their candidates: two AVX-512 or four AVX registers of float32
 _FEW = 8  # candidates that cost less to try than to narrow down
-_WORTH_A_THREAD = 2**16  # voxels
 
 
 def signed_distances(inside: Tensor, spacing: Tensor | None, inner: bool) -> Tensor:
@@ -61,31 +54,6 @@ def signed_distances(inside: Tensor, spacing: Tensor | None, inner: bool) -> Ten
         work = masks.size if side else gaps.size
         _run(_fill, slabs, work, masks, steps, boxes[1], features[side], ends[side], gaps, side == 1, real, out)
     return distances
-
-
-@functools.cache
-def _pool() -> ThreadPoolExecutor:
-    return ThreadPoolExecutor(os.cpu_count())
-
-
-if hasattr(os, "register_at_fork"):  # threads do not survive a fork
-    os.register_at_fork(after_in_child=_pool.cache_clear)
-
-
-def _run(kernel: Callable[..., None], count: int, voxels: int, *arguments: object) -> None:
-    """Call `kernel(first, last, *arguments)` over the range of `count` items, in threads if there is work for them."""
-    threads = max(1, min(torch.get_num_threads(), count, voxels // _WORTH_A_THREAD))
-    cuts = [count * part // threads for part in range(threads + 1)]
-    others = [_pool().submit(kernel, *cut, *arguments) for cut in pairwise(cuts[1:])]
-    kernel(cuts[0], cuts[1], *arguments)
-    for other in others:
-        other.result()
-
-
-def _compile(**fastmath: set[str]) -> Callable[[_Function], _Function]:
-    return lambda function: cast(
-        _Function, numba.njit(function, nogil=True, cache=True, error_model="numpy", **fastmath)
-    )
 
 
 @_compile()
@@ -159,8 +127,7 @@ def _sweep(
     """Set the gaps along A, in voxels, from each voxel of a box to the nearest feature of its column, or infinity."""
     _, size_a, size_b, size_c = masks.shape
     edges = np.empty(size_c, np.uint8)
-    unreached = np.full(size_c, np.inf, np.float32)
-    zero, one = np.float32(0), np.float32(1)
+    flip, zero, one, infinity = np.uint8(1 - side), np.float32(0), np.float32(1), np.float32(np.inf)
     for line in range(first, last):
         n, b = line // size_b, line % size_b
         a0, a1, b0, b1, c0, c1 = features[n]
@@ -168,7 +135,7 @@ def _sweep(
             continue
         size = c1 - c0
         columns = gaps[ends[n] - (a1 - a0) * (b1 - b0) * size : ends[n]].reshape(a1 - a0, b1 - b0, size)
-        edge, above = edges[:size], unreached[:size]
+        edge = edges[:size]
         for a in range(a0, a1):
             row = masks[n, a, b]
             here = row[c0:c1]
@@ -177,19 +144,24 @@ def _sweep(
             for c in range(size):
                 edge[c] = (here[c] ^ up[c]) | (here[c] ^ down[c]) | (here[c] ^ north[c]) | (here[c] ^ south[c])
             west, east = row[max(c0 - 1, 0) : c1 - 1], row[c0 + 1 : c1 + 1]
-            shift = size - west.size  # 1 at the edge of the image, where the first voxel has no neighbour to the west
+            first_with_west = size - west.size  # 1 at the edge of the image
+            later_edge, later = edge[first_with_west:], here[first_with_west:]
             for c in range(west.size):
-                edge[c + shift] |= here[c + shift] ^ west[c]
+                later_edge[c] |= later[c] ^ west[c]
             for c in range(east.size):
                 edge[c] |= here[c] ^ east[c]
-            gap = columns[a - a0, b - b0]
-            for c in range(size):
-                gap[c] = zero if edge[c] & (here[c] == side) else above[c] + one
-            above = gap
+            gap = columns[a - a0, b - b0, :]
+            if a == a0:
+                for c in range(size):
+                    gap[c] = zero if edge[c] & (here[c] ^ flip) else infinity
+            else:
+                above = columns[a - a0 - 1, b - b0, :]
+                for c in range(size):
+                    gap[c] = zero if edge[c] & (here[c] ^ flip) else above[c] + one
         for a in range(a1 - a0 - 2, -1, -1):
-            gap, after = columns[a, b - b0], columns[a + 1, b - b0]
+            gap, after = columns[a, b - b0, :], columns[a + 1, b - b0, :]
             for c in range(size):
-                gap[c] = min(gap[c], after[c] + one)
+                gap[c] = gap[c] if gap[c] <= after[c] else after[c] + one
 
 
 @_compile()

@@ -7,8 +7,8 @@ from typing import Literal, get_args
 import torch
 from torch import Tensor
 
-from .._checks import Spacing, check_choice, check_number, check_spacing
-from ._op import signed_distances
+from multilevel_loss._checks import Spacing, check_choice, check_labels, check_number, check_spacing
+from multilevel_loss.distance._op import signed_distances
 
 Boundary = Literal["inner", "midpoint", "kervadec"]
 Side = Literal["both", "inside", "outside"]
@@ -48,7 +48,7 @@ def signed_distance_map(
     Raises:
         TypeError: `target` is not a tensor of integers, bools or floats.
         ValueError: an argument breaks the rule above, or a label map on the CPU holds a label that is neither a
-            class nor `ignore_index`.
+            class nor `ignore_index`; elsewhere that is an assertion on the device.
 
     Note:
         The map of an absent class, and of one that fills the image, is 0 everywhere. The image edge is no boundary.
@@ -168,26 +168,19 @@ def _membership(target: Tensor, num_classes: int | None, ignore_index: int | Non
         )
     if num_classes is not None and num_classes < 2:
         raise ValueError(f"expected `num_classes` to be at least 2, or None for labels 0 and 1, got {num_classes}")
-    _check_labels(target, 2 if num_classes is None else num_classes, ignore_index)
+    if target.dtype in (torch.uint16, torch.uint32, torch.uint64):  # few operations take these
+        target = target.long()
+    known = None if ignore_index is None else target != ignore_index
+    labels = target if known is None else target.masked_fill(~known, 0)
+    check_labels("target", labels, 2 if num_classes is None else num_classes)
     if num_classes is None:
-        inside = target.bool()[:, None]
-    else:
-        classes = torch.arange(num_classes, device=target.device)
-        inside = target[:, None] == classes.view(-1, *[1] * (target.ndim - 1))
-    if ignore_index is not None:
-        inside = inside & (target != ignore_index)[:, None]
-    return inside.contiguous()
-
-
-def _check_labels(target: Tensor, num_classes: int, ignore_index: int | None) -> None:
-    # Not while tracing, where values are unknown, nor elsewhere than on the CPU, where reading them would synchronise.
-    if target.dtype == torch.bool or target.device.type != "cpu" or torch.compiler.is_compiling() or not target.numel():
-        return
-    labels = target if ignore_index is None else target.masked_fill(target == ignore_index, 0)
-    lowest, highest = (int(value) for value in labels.aminmax())
-    if lowest < 0 or highest >= num_classes:
-        ignored = "" if ignore_index is None else f" or {ignore_index} (`ignore_index`)"
-        hint = "; divide a 0/255 mask by 255 or use target > 0" if highest == 255 else ""
-        raise ValueError(
-            f"expected `target` to hold labels 0 to {num_classes - 1}{ignored}, got {lowest} to {highest}{hint}"
-        )
+        return labels.bool().unsqueeze(1).contiguous()
+    if known is not None:
+        labels = labels.long().masked_fill(~known, num_classes)
+    axes = (-1, *[1] * (target.ndim - 1))
+    if num_classes > 255 or torch.compiler.is_compiling():
+        return (labels.unsqueeze(1) == torch.arange(num_classes, device=target.device).view(axes)).contiguous()
+    # Bytes compared into bytes: on a CPU that is many times quicker than mixed dtypes or into bools.
+    classes = torch.arange(num_classes, dtype=torch.uint8, device=target.device)
+    inside = torch.empty((shape[0], num_classes, *shape[1:]), dtype=torch.uint8, device=target.device)
+    return torch.eq(labels.to(torch.uint8).unsqueeze(1), classes.view(axes), out=inside).view(torch.bool)
