@@ -1,7 +1,9 @@
 """Sphinx settings. Nothing is fetched: formulas become MathML, which browsers draw on their own."""
 
 import doctest
+import sys
 from importlib.metadata import version as installed_version
+from pathlib import Path
 
 from docutils import nodes
 from docutils.utils.math import MathError
@@ -10,6 +12,10 @@ from sphinx.application import Sphinx
 from sphinx.util.logging import getLogger
 from sphinx.writers.html5 import HTML5Translator
 
+sys.path.insert(0, str(Path(__file__).parent))
+
+import gallery
+
 logger = getLogger(__name__)
 
 project = "multilevel-loss"
@@ -17,7 +23,7 @@ copyright = "The multilevel-loss developers"
 release = version = installed_version("multilevel-loss")
 
 extensions = ["myst_parser", "sphinx.ext.autodoc", "sphinx.ext.doctest", "sphinx.ext.napoleon"]
-exclude_patterns = ["_build"]
+exclude_patterns = ["_build", "_generated"]
 default_role = "code"
 
 autodoc_default_options = {"members": True, "member-order": "bysource"}
@@ -66,7 +72,13 @@ def _escape_shapes(app: Sphinx, what: str, name: str, item: object, options: obj
     lines[:] = [line.replace(" *spatial", r" \*spatial") for line in lines]
 
 
+def _generate(app: Sphinx) -> None:
+    if not gallery.is_current():
+        gallery.main()
+
+
 def setup(app: Sphinx) -> None:
-    """Register the MathML renderer and the reading of shapes."""
+    """Register the MathML renderer, the reading of shapes, and what is drawn and tabulated at build time."""
+    app.connect("builder-inited", _generate)
     app.connect("autodoc-process-docstring", _escape_shapes)
     app.add_html_math_renderer("mathml", (_inline_math, None), (_block_math, None))
