@@ -253,7 +253,7 @@ def result_table(results: Mapping[str, LossResult], source: Source) -> Table:
             f"{100 * dsc.mean:.2f} ± {100 * dsc.sd:.2f}",
             f"{100 * dsc.min:.2f}",
             f"{100 * dsc.max:.2f}",
-            f"{hd95.mean:.2f} ± {hd95.sd:.2f}",
+            f"{hd95.mean:.2f} ± {hd95.sd:.2f}" if hd95.count else "–",
             str(hd95.undefined),
             f"{np.mean(converged):.1f}" if converged else "–",
             f"{len(converged)}/{len(result.cases)}",
@@ -315,10 +315,13 @@ def _finite(value: Any) -> Any:
 
 def speak(name: str) -> Say:
     """Return a function that prints with `name` before every line."""
-    console = Console(width=max(Console().width, 132), highlight=False)  # The tables are cut in less.
+    console = Console(width=max(Console().width, 160), highlight=False)  # The tables are cut in less.
     tag = f"{name} │ "
 
     def say(message: RenderableType) -> None:
+        if isinstance(message, str):  # However long: commands and paths must stay whole.
+            typer.echo(tag + message)
+            return
         for line in console.render_lines(message, console.options.update(width=console.width - len(tag)), pad=False):
             console.print(Segments([Segment(tag), *line, Segment.line()]), end="")
 

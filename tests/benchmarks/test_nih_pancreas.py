@@ -1,6 +1,7 @@
 """The benchmark from its command line: a run on the phantom and on a folder, resuming, bad options."""
 
 import json
+import math
 import shutil
 
 import cv2
@@ -9,8 +10,21 @@ import pytest
 from typer.testing import CliRunner
 
 from benchmarks import nih_pancreas
-from benchmarks.nih_pancreas import TERMS, Options, app, budget, mean_per_iteration, overlay
-from reference.data import make_phantom
+from benchmarks.nih_pancreas import (
+    TERMS,
+    CaseResult,
+    LossResult,
+    Options,
+    Source,
+    app,
+    budget,
+    iteration_table,
+    mean_per_iteration,
+    overlay,
+    result_table,
+)
+from multilevel_loss import LinearRamp, StepAt
+from reference.data import Case, make_phantom
 from reference.inference import Segmentation
 from reference.training import TrainingConfig
 
@@ -71,18 +85,38 @@ def test_stopped_cases_keep_their_last_value():
     assert mean_per_iteration([[], []]) == []
 
 
+def test_at_half_the_epochs_every_stage_comes_twice_as_soon():
+    half = budget("mll", options(epochs=10))
+    assert (half.joint_epoch, half.coarse_box_epoch, half.halving_epoch, half.halving_period) == (1, 4, 4, 1)
+    assert (half.reset_epoch, half.alpha, half.beta) == (6, LinearRamp(0.0, 1.0, step=0.4), StepAt(6))
+
+
+def test_tables_by_hand():
+    def case(name, dsc, rdsc, hd95, iterations):
+        return CaseResult(name, name, dsc[-1], hd95, iterations, dsc, rdsc, 2.0)
+
+    cases = [case("a", [0.2, 0.4, 0.6], [0.8, 0.99], 4.0, 2), case("b", [0.4, 0.0], [0.0], math.inf, None)]
+    results = {"mll": LossResult([], cases)}
+    source = Source([], "made up", "px")
+    cells = [cell for column in result_table(results, source).columns for cell in column.cells]
+    assert cells == ["mll", "30.00 ± 30.00", "0.00", "60.00", "4.00 ± 0.00", "1", "2.0", "1/2", "0", "4"]
+    columns = [list(column.cells) for column in iteration_table(results, source).columns]
+    assert columns[:3] == [["mll", ""], ["DSC", "RDSC"], ["30.00", ""]]  # The coarse model has no RDSC.
+    assert columns[3:] == [["20.00", "40.00"]] + 4 * [["30.00", "49.50"]]
+
+
 def test_overlay_draws_points_where_the_probability_is_one_half():
-    case = make_phantom(0, size=64, depth=2)
-    columns = np.broadcast_to(np.arange(64), (2, 64, 64))
-    probability = (1 / (1 + np.exp(0.5 * (columns - 40.0)))).astype(np.float32)
-    shown = overlay(case, Segmentation(probability >= 0.5, probability, [], None, 0.0), seed=0)
-    near = np.abs(shown.points[:, 0] - 40) < 12
-    assert near.mean() > 0.75
-    assert shown.points.min() >= -0.5
-    assert shown.points.max() <= 63.5
+    rows, columns = np.mgrid[:64, :96]
+    radius = np.hypot(rows - 57, columns - 40)[None]
+    probability = (1 / (1 + np.exp(radius - 8))).astype(np.float32)
+    case = Case("a", "a", probability, radius < 8, (1.0, 1.0, 1.0))
+    points = overlay(case, Segmentation(probability >= 0.5, probability, [], None, 0.0), seed=0).points
+    assert (np.abs(np.hypot(points[:, 0] - 40, points[:, 1] - 57) - 8) < 6).mean() > 0.7
     nothing = np.zeros_like(probability)
-    empty = overlay(case, Segmentation(nothing >= 0.5, nothing, [], None, 0.0), seed=0)
-    assert len(empty.points) == len(shown.points)
+    empty = overlay(case, Segmentation(nothing >= 0.5, nothing, [], None, 0.0), seed=0).points
+    assert empty.shape == points.shape
+    assert empty.min() >= -0.5
+    assert (empty.max(axis=0) <= (95.5, 63.5)).all()
 
 
 def test_phantom_run_marks_every_line_and_writes_everything(tmp_path, monkeypatch):
