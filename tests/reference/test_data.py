@@ -121,10 +121,11 @@ class TestImageFolder:
     def test_values_names_and_patients(self, tmp_path):
         write_pair(tmp_path, "PANCREAS_0002-1090")
         write_pair(tmp_path, "PANCREAS_0002-2")
+        write_pair(tmp_path, "a-b-7")
         write_pair(tmp_path, "alone", suffix=".tif", mask_suffix=".png")
         cases = read_image_folder(tmp_path)
-        assert [case.name for case in cases] == ["PANCREAS_0002-1090", "PANCREAS_0002-2", "alone"]
-        assert [case.patient for case in cases] == ["PANCREAS_0002", "PANCREAS_0002", "alone"]
+        assert [case.name for case in cases] == ["PANCREAS_0002-1090", "PANCREAS_0002-2", "a-b-7", "alone"]
+        assert [case.patient for case in cases] == ["PANCREAS_0002", "PANCREAS_0002", "a-b", "alone"]
         for case in cases:
             np.testing.assert_allclose(case.image[0], np.arange(63).reshape(7, 9) / 255, atol=1e-7)
             np.testing.assert_array_equal(case.label[0], np.arange(63).reshape(7, 9) % 9 > 4)
