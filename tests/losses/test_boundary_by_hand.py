@@ -122,6 +122,13 @@ def test_active_contour() -> None:
     assert (64 * loss).item() == pytest.approx((8 + 7) * 0.5**0.5, rel=1e-2)
 
 
+def test_a_contour_beside_a_masked_voxel_has_no_length() -> None:
+    logits, target = row(0, 1, 1, 0, 0)
+    mask = torch.tensor([[1, 0, 1, 1, 1]])
+    # Of the slopes 1 0 1 0 between the voxels, the last two count.
+    assert F.active_contour_loss(logits, target, mask=mask).item() == pytest.approx(1 / 2, rel=1e-3)
+
+
 def test_chan_vese_and_mumford_shah() -> None:
     logits, _ = row(0, 0, 1, 1)
     image = torch.tensor([[[0.0, 2.0, 5.0, 9.0]]])
@@ -168,6 +175,16 @@ def test_boundary_heads() -> None:
     # Balanced, 2 voxels weigh 6/8 and 6 voxels 2/8.
     loss = F.nested_level_set_loss(logits, target, boundary_input=hesitant, boundary_weight=2.0)
     assert loss.item() == pytest.approx(2 * log2 * (2 * 6 / 8 + 6 * 2 / 8) / 8)
+
+
+@pytest.mark.parametrize(
+    ("name", "argument"),
+    [("dice_sdf_loss", "sdf_input"), ("ce_ce_loss", "boundary_input"), ("nested_level_set_loss", "boundary_input")],
+)
+def test_the_second_head_learns(name: str, argument: str) -> None:
+    logits, target = torch.randn(2, 2, 5, 4, dtype=torch.float64), torch.randint(2, (2, 5, 4))
+    head = torch.randn(2, 2, 5, 4, dtype=torch.float64, requires_grad=True)
+    assert torch.autograd.gradcheck(lambda x: getattr(F, name)(logits, target, **{argument: x}), head)
 
 
 CASE: dict[str, Any] = {"input": torch.zeros(2, 3, 4, 5), "target": torch.zeros(2, 4, 5, dtype=torch.long)}

@@ -56,7 +56,7 @@ def extras(name: str, logits: Tensor, target: Tensor) -> dict[str, Tensor]:
 
 def image_of(target: Tensor, logits: Tensor) -> Tensor:
     """Return an image that turns and flips with its labels."""
-    labels = target.reshape(len(target), -1, *logits.shape[2:]).float()
+    labels = (target if target.ndim == logits.ndim else target.unsqueeze(1)).float()
     if labels.shape[1] > 1:
         labels = torch.einsum("bc...,c->b...", labels, torch.arange(labels.shape[1], dtype=labels.dtype)).unsqueeze(1)
     return torch.cat([labels, labels.cos() / 2], 1)
@@ -221,6 +221,17 @@ def test_classes_are_weighed_selected_and_masked_alike(name: str) -> None:
     class_mask = torch.tensor([[1, 0, 1], [0, 1, 1]])
     masked = loss_of(name, logits, target, class_mask=class_mask)
     torch.testing.assert_close(masked, (each * class_mask).sum() / 4)
+
+
+# The Fourier transform of torch takes no empty batch.
+@pytest.mark.parametrize(
+    "name", [name for name in LOSSES if name not in {"hausdorff_cv_loss", "elastic_interaction_loss"}]
+)
+def test_an_empty_batch_is_harmless(name: str) -> None:
+    logits = torch.randn(0, 2, 8, 7, requires_grad=True)
+    loss = loss_of(name, logits, torch.zeros(0, 8, 7, dtype=torch.long))
+    assert loss == 0
+    loss.backward()
 
 
 @every_loss

@@ -111,7 +111,7 @@ def active_boundary_loss(
     divergence = (log_here.exp() * (log_here - log_near)).sum(1).masked_fill(~valid, torch.finfo(x.dtype).min)
     cross_entropy = -(direction * divergence.log_softmax(-1).masked_fill(~valid, 0)).sum(-1)
     loss = (moves * push * cross_entropy).sum(1) / moves.sum(1).clamp_min(1)
-    return reduce(loss.view(batch, -1), None, reduction)
+    return reduce(loss.view(batch, 1 if prepared.mode == "multiclass" else channels), None, reduction)
 
 
 _FLAT = 1e-5
