@@ -368,11 +368,9 @@ def main(
 ) -> None:
     """Compare region, region+boundary and multi-level loss (mll) on the pancreas, trained and tested alike.
 
-    Prints DSC, HD95 and convergence on the test patients; writes results.json, curves.png, convergence.png and
-    overlays.png. Without --data it runs on a phantom in minutes.
+    Prints DSC, HD95 and convergence on the test patients, and writes them and pictures to --out.
 
-    Ctrl-C keeps every finished epoch, and --resume goes on from there. Without --resume, a run in the same folder is
-    replaced.
+    Ctrl-C keeps every finished epoch, and --resume goes on from there; without it, a run in --out is replaced.
     """
     names = losses.split(",")
     unknown = [name for name in names if name not in TERMS]

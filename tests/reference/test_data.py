@@ -411,8 +411,13 @@ class TestRealData:
         assert 0.002 < np.mean([case.label.mean() for case in cases]) < 0.006
         assert cases[0].spacing == (1.0, 4.0, 4.0)
 
-    def test_hippocampus_volumes(self, data):
-        cases = read_nifti_folder(data / "hippocampus_3d", window=None, labels=(2,))
-        assert len(cases) == 200
+    def test_hippocampus_volumes(self, data, tmp_path):
+        files = sorted((data / "hippocampus_3d" / "imagesTr").iterdir())[:20]
+        for part in ("imagesTr", "labelsTr"):
+            (tmp_path / part).mkdir()
+            for file in files:
+                (tmp_path / part / file.name).symlink_to(data / "hippocampus_3d" / part / file.name)
+        cases = read_nifti_folder(tmp_path, window=None, labels=(2,))
+        assert [case.name + ".nii.gz" for case in cases] == [file.name for file in files]
         assert all(case.spacing == pytest.approx((1.0, 1.0, 1.0)) for case in cases)
         assert 800 < np.median([case.label.sum() for case in cases]) < 2400
