@@ -75,8 +75,8 @@ def dice_sdf_loss(
 
     Note:
         Finite, with finite gradients, for any finite logits. With a single head Dice has a gradient only where
-        ŷ is within a few times 1/k of 0. A class that is absent or fills the image counts in Dice alone. A NaN gives a NaN loss
-        unless it is masked.
+        ŷ is within a few times 1/k of 0. A class that is absent or fills the image counts in Dice alone. A NaN gives
+        a NaN loss unless it is masked.
 
     Example:
         >>> import torch
