@@ -20,6 +20,7 @@ HIPPOCAMPUS = DATA / "hippocampus_3d"
         ("plain_pytorch.py", "torch", []),
         ("monai_volumes.py", "monai", [HIPPOCAMPUS] if HIPPOCAMPUS.is_dir() else []),
         ("lightning_module.py", "lightning", []),
+        ("smp_unet.py", "segmentation_models_pytorch", []),
     ],
 )
 def test_example_improves_the_dice_score(script, package, arguments, tmp_path):
