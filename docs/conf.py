@@ -1,6 +1,7 @@
 """Sphinx settings. Nothing is fetched: formulas become MathML, which browsers draw on their own."""
 
 import doctest
+import re
 import sys
 from importlib.metadata import version as installed_version
 from pathlib import Path
@@ -67,9 +68,14 @@ def _block_math(translator: HTML5Translator, node: nodes.Element) -> None:
     raise nodes.SkipNode
 
 
-def _escape_shapes(app: Sphinx, what: str, name: str, item: object, options: object, lines: list[str]) -> None:
-    # "(B, C, *spatial)" would open an emphasis.
-    lines[:] = [line.replace(" *spatial", r" \*spatial") for line in lines]
+def _escape_symbols(app: Sphinx, what: str, name: str, item: object, options: object, lines: list[str]) -> None:
+    # Outside formulas, "(B, C, *spatial)" would open an emphasis and "|p − v|" ask for a substitution.
+    formula = False
+    for number, line in enumerate(lines):
+        if line.strip():
+            formula = ".. math::" in line or (formula and line.startswith(" "))
+        if not formula:
+            lines[number] = re.sub(r"(?<![^\s(])(\*(?=spatial)|\|(?=\w))", r"\\\1", line)
 
 
 def _generate(app: Sphinx) -> None:
@@ -80,5 +86,5 @@ def _generate(app: Sphinx) -> None:
 def setup(app: Sphinx) -> None:
     """Register the MathML renderer, the reading of shapes, and what is drawn and tabulated at build time."""
     app.connect("builder-inited", _generate)
-    app.connect("autodoc-process-docstring", _escape_shapes)
+    app.connect("autodoc-process-docstring", _escape_symbols)
     app.add_html_math_renderer("mathml", (_inline_math, None), (_block_math, None))
