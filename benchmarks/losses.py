@@ -300,7 +300,7 @@ LOSSES: dict[str, tuple[Build, dict[str, Peer]]] = {
     ),
     "GeneralizedDiceLoss": (
         ours(mlf.generalized_dice_loss),
-        {"MONAI": Peer(of_monai(monai.GeneralizedDiceLoss, **SMOOTH))},
+        {"MONAI": Peer(of_monai(monai.GeneralizedDiceLoss, smooth_nr=1e-12, smooth_dr=1e-12))},
     ),
     "GeneralizedWassersteinDiceLoss": (for_classes(wasserstein), {"MONAI": Peer(for_classes(monai_wasserstein))}),
     "FocalTverskyLoss": (ours(mlf.focal_tversky_loss), {}),
@@ -360,6 +360,7 @@ LOSSES: dict[str, tuple[Build, dict[str, Peer]]] = {
     ),
     "HausdorffERLoss": (ours(mlf.hausdorff_er_loss), {"kornia": Peer(for_classes(kornia_erosion))}),
     "HausdorffCVLoss": (ours(mlf.hausdorff_cv_loss), {}),
+    "ActiveBoundaryLoss": (ours(mlf.active_boundary_loss), {}),
     "ContourDiceLoss": (ours(mlf.contour_dice_loss), {}),
     "ElasticInteractionLoss": (ours(mlf.elastic_interaction_loss), {}),
     "ActiveContourLoss": (ours(mlf.active_contour_loss), {}),
@@ -496,7 +497,7 @@ app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
 def run(
     shape: Annotated[list[str], typer.Option(help="B x C x spatial; may be given again.", default_factory=SHAPES.copy)],
     loss: Annotated[
-        list[str], typer.Option(help="A row of the table; may be given again.", default_factory=LOSSES.copy)
+        list[str], typer.Option(help="A row of the table; may be given again.", default_factory=lambda: list(LOSSES))
     ],
     repeats: Annotated[int, typer.Option(min=1)] = 15,
     threads: Annotated[int, typer.Option(min=1)] = torch.get_num_threads(),
@@ -507,13 +508,13 @@ def run(
     """Measure forward and backward of every loss and of its peers; print tables and write JSON."""
     for name in loss:
         if name not in LOSSES:
-            raise typer.BadParameter(f"expected some of {', '.join(LOSSES)}; got {name!r}", param_hint="--loss")
+            raise typer.BadParameter(f"expected a row of the table, as 'DiceLoss', got {name!r}", param_hint="--loss")
     torch.set_num_threads(threads)
     circumstances = metadata("monai", "kornia")
     rows: list[Row] = []
     yardsticks: dict[str, float] = {}
     disagreements: list[str] = []
-    console = Console(width=max(Console().width, 132), highlight=False)
+    console = Console(width=max(Console().width, 160), highlight=False)
     for each in shape:
         case = make_case(each, torch.device(device))
         bce = step_of(case, partial(F.binary_cross_entropy_with_logits, target=case.memberships))

@@ -89,8 +89,9 @@ def reduce(loss: Tensor, weight: Tensor | None, reduction: Reduction) -> Tensor:
     if weight is None:
         if reduction == "none":
             return loss
-        # An empty batch has no mean; 0 keeps it harmless, as a fully masked one.
-        return loss.mean() if reduction == "mean" and loss.numel() else loss.sum()
+        # An empty batch has no mean; 0 keeps it harmless, as a fully masked one. The gradient of a sum, unlike that of
+        # a mean, is not written out.
+        return loss.sum() / max(loss.numel(), 1) if reduction == "mean" else loss.sum()
     weighted = loss * weight
     if reduction == "none":
         return weighted

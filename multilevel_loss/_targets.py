@@ -51,6 +51,10 @@ class Prepared:
         """Return the target, 0 where masked."""
         return self.target if self.mask is None else self.target.masked_fill(~self.mask, 0)
 
+    def regions(self, first_class: int) -> Tensor:
+        """Return which voxels lie in which class, contiguous bool (B, C', *spatial'); an ignored one lies in none."""
+        return regions(self.truth, self.logits.shape[1])[:, first_class:].contiguous()
+
     def first_class(self, include_background: bool) -> int:
         """Return the first class that counts: 1 when the background, class 0 of several, is left out."""
         return 0 if include_background or self.logits.shape[1] == 1 else 1
@@ -160,6 +164,19 @@ def memberships(truth: Tensor, num_classes: int, dtype: torch.dtype) -> Tensor:
     # Compared as floats and into floats: on a CPU bools are several times slower to write and to read.
     result = torch.empty((truth.shape[0], num_classes, *truth.shape[2:]), dtype=dtype, device=truth.device)
     return torch.eq(truth.to(dtype), classes.to(dtype).view(-1, *[1] * (truth.ndim - 2)), out=result)
+
+
+def regions(truth: Tensor, num_classes: int) -> Tensor:
+    """Return which voxels lie in which class, contiguous bool, of what :func:`memberships` takes."""
+    if truth.is_floating_point() or truth.shape[1] == num_classes > 1:
+        return truth.gt(0.5).contiguous()
+    classes = torch.arange(num_classes, device=truth.device) if num_classes > 1 else torch.ones(1, device=truth.device)
+    classes = classes.view(-1, *[1] * (truth.ndim - 2))
+    if num_classes > 254 or torch.compiler.is_compiling():
+        return (truth == classes).contiguous()
+    # Bytes compared into bytes: on a CPU that is many times quicker than mixed dtypes or into bools.
+    inside = torch.empty((truth.shape[0], num_classes, *truth.shape[2:]), dtype=torch.uint8, device=truth.device)
+    return torch.eq(truth.to(torch.uint8), classes.to(torch.uint8), out=inside).view(torch.bool)
 
 
 def _check_mask(mask: Tensor, target: Tensor, ndim: int) -> Tensor:

@@ -6,13 +6,13 @@ of W lies at (i + ½) / W. They mean the same place on every grid that covers th
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from itertools import product
 
 import torch
 from torch import Tensor
 
 from multilevel_loss._checks import Mode, check_input, check_number, resolve_mode
+from multilevel_loss._targets import memberships
 
 
 def sample_points(field: Tensor, point_coords: Tensor, mask: Tensor | None = None) -> Tensor:
@@ -38,22 +38,17 @@ def sample_points(field: Tensor, point_coords: Tensor, mask: Tensor | None = Non
         The bilinear sampling of PointRend (Kirillov et al., CVPR 2020), with the border repeated instead of zeros,
         which would pull logits at the image edge towards ½.
     """
-    _check_coords(point_coords, field)
-    corners, shares = [], []
-    for index, share in _linear_corners(point_coords, field.shape[2:]):
-        corners.append(index)
-        shares.append(share)
-    # One gather over all corners: its backward is the one operation that has to be deterministic.
-    index = torch.cat(corners, 1).unsqueeze(1).expand(-1, field.shape[1], -1)
-    values = field.flatten(2).gather(2, index).view(*field.shape[:2], len(corners), -1)
-    share = torch.stack(shares, 1).unsqueeze(1).to(field.dtype)
-    if mask is not None:
-        known = mask.flatten(2).gather(2, index[:, :1]).view(len(field), 1, len(corners), -1)
-        share = share * known
-        total = share.sum(2, keepdim=True)
-        share = share / torch.where(total > 0, total, 1)
-        values = values.masked_fill(~known, 0)
-    return torch.sum(values * share, 2)
+    index, share = _neighbours(point_coords, field)
+    return _interpolate(_cells(field, index), share, None if mask is None else _cells(mask, index))
+
+
+def sample_memberships(
+    truth: Tensor, num_classes: int, point_coords: Tensor, mask: Tensor | None, dtype: torch.dtype
+) -> Tensor:
+    """Sample class memberships (B, C, P) as :func:`sample_points` does, of a label map (B, 1, *spatial) or of such."""
+    index, share = _neighbours(point_coords, truth)
+    values = memberships(_cells(truth, index), num_classes, dtype)
+    return _interpolate(values, share, None if mask is None else _cells(mask, index))
 
 
 def nearest_points(field: Tensor, point_coords: Tensor) -> Tensor:
@@ -131,7 +126,7 @@ def uncertain_points(
     candidates, fresh = drawn[:, :num_drawn], drawn[:, num_drawn:]
     known = mask if mask is not None and mask.shape[2:] == input.shape[2:] else None
     logits = sample_points(input.float(), candidates, known)
-    chosen = uncertainty(logits, mode).topk(num_uncertain, dim=1).indices
+    chosen = uncertainty(logits, mode).topk(num_uncertain, dim=1, sorted=False).indices
     kept = candidates.gather(1, chosen.unsqueeze(-1).expand(-1, -1, candidates.shape[-1]))
     return torch.cat([kept, fresh], 1)
 
@@ -203,20 +198,42 @@ def _rand(
     return torch.rand(shape, generator=generator, device=generator.device, dtype=dtype).to(device)
 
 
-def _linear_corners(point_coords: Tensor, grid: torch.Size) -> Iterator[tuple[Tensor, Tensor]]:
-    """Yield the flat index and the share, each (B, P), of every cell centre around each point."""
+def _neighbours(point_coords: Tensor, field: Tensor) -> tuple[Tensor, Tensor]:
+    """Return the flat index and the share, each (B, 1, K, P), of the K cell centres around each point of a field."""
+    _check_coords(point_coords, field)
     axes = []
-    for axis, size in enumerate(grid):
+    for axis, size in enumerate(field.shape[2:]):
         position = (point_coords[..., -1 - axis] * size - 0.5).clamp(0, size - 1)
         below = position.long()
         above = (below + 1).clamp_max(size - 1)
         fraction = position - below
         axes.append(((below, 1 - fraction), (above, fraction)))
+    indices, shares = [], []
     for corner in product(*axes):
         index, share = corner[0]
-        for (cell, part), size in zip(corner[1:], grid[1:], strict=True):
+        for (cell, part), size in zip(corner[1:], field.shape[3:], strict=True):
             index, share = index * size + cell, share * part
-        yield index, share
+        indices.append(index)
+        shares.append(share)
+    return torch.stack(indices, 1).unsqueeze(1), torch.stack(shares, 1).unsqueeze(1)
+
+
+def _cells(field: Tensor, index: Tensor) -> Tensor:
+    """Return (B, C, K, P), the values of a field at indices (B, 1, K, P)."""
+    # One gather for all: its backward is the one operation that has to be deterministic.
+    values = field.flatten(2).gather(2, index.flatten(2).expand(-1, field.shape[1], -1))
+    return values.view(*field.shape[:2], *index.shape[2:])
+
+
+def _interpolate(values: Tensor, share: Tensor, known: Tensor | None) -> Tensor:
+    """Return the mean of values (B, C, K, P) over K by their shares, of those that are known."""
+    share = share.to(values.dtype)
+    if known is not None:
+        share = share * known
+        total = share.sum(2, keepdim=True)
+        share = share / torch.where(total > 0, total, 1)
+        values = values.masked_fill(~known, 0)
+    return torch.sum(values * share, 2)
 
 
 def _check_coords(point_coords: Tensor, field: Tensor) -> None:

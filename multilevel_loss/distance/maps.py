@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from multilevel_loss._checks import Spacing, check_choice, check_labels, check_number, check_spacing
+from multilevel_loss._targets import regions
 from multilevel_loss.distance._op import signed_distances
 
 Boundary = Literal["inner", "midpoint", "kervadec"]
@@ -67,16 +68,29 @@ def signed_distance_map(
         Eq. 7 of the multi-level loss. "kervadec": Kervadec et al., Boundary loss for highly unbalanced segmentation,
         2019. "max": Xue et al., Shape-aware organ segmentation by predicting signed distance maps, 2020.
     """
+    inside = _membership(target, num_classes, ignore_index)
+    return signed_distances_of(inside, spacing=spacing, boundary=boundary, normalize=normalize, clip=clip)
+
+
+def signed_distances_of(
+    inside: Tensor,
+    *,
+    spacing: Spacing | None = None,
+    boundary: Boundary = "inner",
+    normalize: Literal["max"] | None = None,
+    clip: float | None = None,
+) -> Tensor:
+    """Return the map of :func:`signed_distance_map` of regions, contiguous bool (B, C, *spatial)."""
     check_choice("boundary", boundary, get_args(Boundary))
     check_choice("normalize", normalize, (None, "max"))
     if clip is not None:
         check_number("clip", clip, above=0)
-    distance, step = _signed_distances(target, num_classes, spacing, ignore_index, inner=boundary == "inner")
+    distance, step = _signed_distances(inside, spacing, inner=boundary == "inner")
     if boundary == "midpoint":
         half = 0.5 if step is None else 0.5 * step
         distance = distance - half * distance.sign()
     elif boundary == "kervadec":
-        distance = distance + (distance < 0)
+        distance += distance < 0  # a map of our own
     if clip is not None:
         distance = distance.clamp(-clip, clip)
     if normalize == "max" and distance.numel() > 0:
@@ -122,17 +136,14 @@ def distance_map(
         tensor([[[2., 1., 1., 2., 1., 1.]]])
     """
     check_choice("side", side, get_args(Side))
-    distance, _ = _signed_distances(target, num_classes, spacing, ignore_index, inner=False)
+    distance, _ = _signed_distances(_membership(target, num_classes, ignore_index), spacing, inner=False)
     if side == "both":
         return distance.abs()
     return (distance if side == "outside" else -distance).clamp(min=0)
 
 
-def _signed_distances(
-    target: Tensor, num_classes: int | None, spacing: Spacing | None, ignore_index: int | None, inner: bool
-) -> tuple[Tensor, Tensor | None]:
+def _signed_distances(inside: Tensor, spacing: Spacing | None, inner: bool) -> tuple[Tensor, Tensor | None]:
     """Return the signed distances (B, C, *spatial) and the smallest spacing of each sample, (B, 1, ...)."""
-    inside = _membership(target, num_classes, ignore_index)
     batch, channels, *spatial = inside.shape
     # MPS has no float64, so there the spacing stays on the CPU.
     device = "cpu" if inside.device.type == "mps" else inside.device
@@ -173,14 +184,6 @@ def _membership(target: Tensor, num_classes: int | None, ignore_index: int | Non
     known = None if ignore_index is None else target != ignore_index
     labels = target if known is None else target.masked_fill(~known, 0)
     check_labels("target", labels, 2 if num_classes is None else num_classes)
-    if num_classes is None:
-        return labels.bool().unsqueeze(1).contiguous()
     if known is not None:
-        labels = labels.long().masked_fill(~known, num_classes)
-    axes = (-1, *[1] * (target.ndim - 1))
-    if num_classes > 255 or torch.compiler.is_compiling():
-        return (labels.unsqueeze(1) == torch.arange(num_classes, device=target.device).view(axes)).contiguous()
-    # Bytes compared into bytes: on a CPU that is many times quicker than mixed dtypes or into bools.
-    classes = torch.arange(num_classes, dtype=torch.uint8, device=target.device)
-    inside = torch.empty((shape[0], num_classes, *shape[1:]), dtype=torch.uint8, device=target.device)
-    return torch.eq(labels.to(torch.uint8).unsqueeze(1), classes.view(axes), out=inside).view(torch.bool)
+        labels = labels.long().masked_fill(~known, 2 if num_classes is None else num_classes)
+    return regions(labels.unsqueeze(1), num_classes or 1)

@@ -105,13 +105,11 @@ def multilevel_loss(
     """
     prepared = prepare(input, target, mode=mode, ignore_index=ignore_index, mask=mask)
     # A prepared prediction stands in for the two tensors it was made from, so that the terms share its activation.
-    shared, memberships = cast(Tensor, prepared), prepared.target
+    shared = cast(Tensor, prepared)
     common = given(class_mask=class_mask, weight=weight) | {"include_background": include_background}
-    components = {"region": region(shared, memberships, **common)}
+    components = {"region": region(shared, target, **common)}
     if alpha != 0:
-        components["boundary"] = boundary(
-            shared, memberships, **common, **given(spacing=spacing, distance_map=distance_map)
-        )
+        components["boundary"] = boundary(shared, target, **common, **given(spacing=spacing, distance_map=distance_map))
     if beta != 0:
         points = given(point_coords=point_coords, generator=generator)
         at_points = (
@@ -119,9 +117,9 @@ def multilevel_loss(
             if point_input is None
             else cast(Tensor, prepared.with_logits("point_input", point_input, same_grid=False))
         )
-        components["pixel"] = pixel(at_points, memberships, **common, **points)
+        components["pixel"] = pixel(at_points, target, **common, **points)
     if coarse_input is not None:
-        components["coarse"] = region(prepared.with_logits("coarse_input", coarse_input), memberships, **common)
+        components["coarse"] = region(prepared.with_logits("coarse_input", coarse_input), target, **common)
     return weighted_sum(components, {"region": 1.0, "boundary": alpha, "pixel": beta}, return_components, omega)
 
 

@@ -97,9 +97,9 @@ def multilevel_network_loss(
     common = given(class_mask=class_mask, weight=weight) | {"include_background": include_background}
 
     def term(loss: Callable[..., Tensor], name: str, branch: Tensor, **options: Any) -> Tensor:
-        return loss(cast(Tensor, prepared.with_logits(name, branch)), prepared.target, **common, **options)
+        return loss(cast(Tensor, prepared.with_logits(name, branch)), target, **common, **options)
 
-    components = {"region": dice_loss(cast(Tensor, prepared), prepared.target, **common)}
+    components = {"region": dice_loss(cast(Tensor, prepared), target, **common)}
     if alpha != 0:
         components["boundary"] = term(
             boundary_regression_loss, "boundary", boundary, **given(distance_map=distance_map)

@@ -11,7 +11,7 @@ from multilevel_loss._checks import Mode, Reduction, Spacing, check_choice
 from multilevel_loss._module import as_module
 from multilevel_loss._reduce import class_weights, full_precision, reduce, voxel_weights
 from multilevel_loss._targets import Prepared, prepare
-from multilevel_loss.distance.maps import Boundary, signed_distance_map
+from multilevel_loss.distance.maps import Boundary, signed_distances_of
 
 
 @full_precision
@@ -90,8 +90,8 @@ def boundary_loss(
     first = prepared.first_class(include_background)
     probability = prepared.probability()[:, first:]
     if distance_map is None:
-        distances = signed_distance_map(
-            prepared.target[:, first:], spacing=spacing, boundary=boundary, normalize=normalize, clip=clip
+        distances = signed_distances_of(
+            prepared.regions(first), spacing=spacing, boundary=boundary, normalize=normalize, clip=clip
         ).to(probability.dtype)
     else:
         distances = check_distance_map(distance_map, prepared)[:, first:]

@@ -12,7 +12,7 @@ from multilevel_loss._checks import Mode, Reduction
 from multilevel_loss._module import as_module
 from multilevel_loss._reduce import class_weights, full_precision, reduce
 from multilevel_loss._targets import Prepared, prepare
-from multilevel_loss.points import nearest_points, sample_points, uncertain_points
+from multilevel_loss.points import nearest_points, sample_memberships, sample_points, uncertain_points
 
 
 @full_precision
@@ -90,7 +90,7 @@ def uncertain_point_loss(
             generator=generator,
         )
     # Only on the grid of the target is it known which logits count.
-    same_grid = prepared.logits.shape == prepared.target.shape
+    same_grid = prepared.logits.shape[2:] == prepared.truth.shape[2:]
     logits = sample_points(prepared.logits, point_coords, prepared.mask if same_grid else None)
     first = prepared.first_class(include_background)
     share = class_weights(weight, class_mask, prepared.logits, first)
@@ -106,7 +106,9 @@ def point_cross_entropy(
     reduction: Reduction,
 ) -> Tensor:
     """Reduce the cross entropy of logits (B, C, P) at points (B, P, D); `weight` is that of `class_weights`."""
-    truth = sample_points(prepared.target, point_coords, prepared.mask)
+    truth = sample_memberships(
+        prepared.truth, prepared.logits.shape[1], point_coords, prepared.mask, prepared.logits.dtype
+    )
     share = None if weight is None else weight.unsqueeze(-1)
     if prepared.mask is not None:
         counts = nearest_points(prepared.mask, point_coords).to(truth.dtype)
