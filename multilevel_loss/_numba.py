@@ -15,6 +15,7 @@ import torch
 _Function = TypeVar("_Function", bound=Callable[..., Any])
 
 _WORTH_A_THREAD = 2**16  # items that keep a core busy for longer than it takes to wake a thread
+_PIECES = 4  # for each thread, so that none waits long for another
 
 
 def compiled(*, fastmath: set[str] | bool = False) -> Callable[[_Function], _Function]:
@@ -37,12 +38,26 @@ def run(kernel: Callable[..., object], count: int, work: int, *arguments: object
         work: array elements to be written in all; too few are left to the calling thread.
         arguments: passed on.
     """
-    threads = max(1, min(torch.get_num_threads(), count, work // _WORTH_A_THREAD))
-    cuts = [count * part // threads for part in range(threads + 1)]
-    others = [_pool().submit(kernel, *cut, *arguments) for cut in pairwise(cuts[1:])]
-    kernel(0, cuts[1], *arguments)
+    threads = min(torch.get_num_threads(), count, work // _WORTH_A_THREAD)
+    if threads < 2:
+        kernel(0, count, *arguments)
+        return
+    pieces = min(count, _PIECES * threads)
+    waiting = list(pairwise(count * piece // pieces for piece in range(pieces + 1)))
+
+    def take_turns() -> None:
+        while True:
+            try:
+                piece = waiting.pop()
+            except IndexError:
+                return
+            kernel(*piece, *arguments)
+
+    others = [_pool().submit(take_turns) for _ in range(threads - 1)]
+    take_turns()
     for other in others:
-        other.result()
+        if not other.cancel():  # on a busy machine a thread may not have begun by the time that all is done
+            other.result()
 
 
 @functools.cache

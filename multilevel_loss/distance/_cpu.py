@@ -181,8 +181,9 @@ def _fill(
     """Write the signed distances of slabs to the features: of all voxels, or of those of D."""
     _, size_a, size_b, size_c = masks.shape
     longest = max(size_b, size_c) + _BLOCK
-    scratch = np.empty((4, longest), real.dtype)
-    grid_b, grid_c, costs, places = scratch[0], scratch[1], scratch[2], scratch[3]
+    scratch = np.empty((5, longest), real.dtype)
+    grid_b, grid_c, heights, costs, places = scratch[0], scratch[1], scratch[2], scratch[3], scratch[4]
+    low = np.empty(longest, np.uint8)
     lower, upper = np.empty(longest // _BLOCK + 1, np.int64), np.empty(longest // _BLOCK + 1, np.int64)
     # A row more than whole blocks keeps columns from sharing one cache set.
     squares = np.empty((size_b, size_c + 16), real.dtype)
@@ -216,9 +217,24 @@ def _fill(
             if size_b == 1:
                 reduced[c, 0] = squares[0, c]
             else:
-                _minimize(squares[: b1 - b0, c], grid_b, b0, from_b, to_b, reduced[c], costs, places, lower, upper)
+                _minimize(
+                    squares[: b1 - b0, c],
+                    grid_b,
+                    b0,
+                    from_b,
+                    to_b,
+                    reduced[c],
+                    heights,
+                    low,
+                    costs,
+                    places,
+                    lower,
+                    upper,
+                )
         for b in range(from_b, to_b):
-            _minimize(reduced[: c1 - c0, b - from_b], grid_c, c0, from_c, to_c, row, costs, places, lower, upper)
+            _minimize(
+                reduced[: c1 - c0, b - from_b], grid_c, c0, from_c, to_c, row, heights, low, costs, places, lower, upper
+            )
             mask, line = masks[n, a, b, from_c:to_c], out[n, a, b, from_c:to_c]
             for c in range(to_c - from_c):
                 distance = np.float32(np.sqrt(row[c]))
@@ -234,6 +250,8 @@ def _minimize(
     start: int,
     stop: int,
     out: _Reals,
+    heights: _Reals,
+    low: _Bytes,
     costs: _Reals,
     places: _Reals,
     lower: _Integers,
@@ -241,15 +259,20 @@ def _minimize(
 ) -> None:
     """Set out[x - start] = min over p of values[p] + (grid[x] - grid[source + p])² for start ≤ x < stop."""
     infinity = costs.dtype.type(np.inf)
+    size = values.size
     # A parabola that is not below the mean of its two neighbours, less the bend of theirs, is nowhere the lowest.
     bend = 2 * grid[1] * grid[1]
-    count = 0
-    before, here = infinity, values[0]
-    for p in range(values.size):
-        after = values[p + 1] if p + 1 < values.size else infinity
-        costs[count], places[count] = here, grid[source + p]
-        count += here + here < before + after + bend
-        before, here = here, after
+    heights[0] = heights[size + 1] = infinity
+    for p in range(size):
+        heights[p + 1] = values[p]
+    for p in range(size):
+        low[p] = heights[p + 1] + heights[p + 1] < heights[p] + heights[p + 2] + bend
+    sites = grid[source : source + size]
+    end = np.uint64(0)  # unsigned: an index that might be negative costs a comparison
+    for p in range(size):
+        costs[end], places[end] = heights[p + 1], sites[p]
+        end += low[p]
+    count = np.int64(end)
     for p in range(count, count + 3):  # blocks try four at a time
         costs[p], places[p] = infinity, 0
 
@@ -262,17 +285,19 @@ def _minimize(
     while width > 1:
         half = width // 2
         for block in range(half, blocks, width):
-            low, high = lower[block - half], upper[min(block + half, blocks)]
-            if high - low >= _FEW:
+            first, last = lower[block - half], upper[min(block + half, blocks)]
+            if last - first >= _FEW:
                 x = grid[start + block * _BLOCK]
-                best, first, last = infinity, low, high
-                for p in range(first, last + 1):
-                    offset = places[p] - x
-                    cost = costs[p] + offset * offset
-                    low = p if cost < best else low
+                near_costs, near_places = costs[first : last + 1], places[first : last + 1]
+                best, lowest = infinity, 0
+                for p in range(near_costs.size):
+                    offset = near_places[p] - x
+                    cost = near_costs[p] + offset * offset
+                    lowest = p if cost < best else lowest
                     best = cost if cost < best else best
-                high = low
-            lower[block], upper[block] = low, high
+                first += lowest
+                last = first
+            lower[block], upper[block] = first, last
         width = half
 
     for block in range(blocks):
