@@ -3,17 +3,13 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
 from typing import Any
 
 import pytest
 import torch
-from torch import Tensor
 
 from multilevel_loss import functional as F
 from multilevel_loss import signed_distance_map
-from multilevel_loss._targets import prepare
-from multilevel_loss.losses.region import _voxel_sums
 from multilevel_loss.losses.region.focal_tversky import finite_slope_power
 
 # Four voxels, the first two predicted, the first alone true: TP = 1, FP = 1, FN = 0, TN = 2.
@@ -234,38 +230,3 @@ def test_wasserstein_dice_of_far_classes_counts_each_error_whole() -> None:
     )
     with pytest.raises(ValueError, match="expected `input` to have at least 2 channels"):
         F.generalized_wasserstein_dice_loss(logits[:, :1], target, distances=apart)
-
-
-@pytest.mark.parametrize("softmax", [False, True])
-@pytest.mark.parametrize("squared", [False, True])
-@pytest.mark.parametrize("gamma", [None, 0.0, 0.5, 2.0])
-def test_parts_make_the_whole(
-    monkeypatch: pytest.MonkeyPatch, softmax: bool, squared: bool, gamma: float | None
-) -> None:
-    channels = 3 if softmax else 1
-    logits = 3 * torch.randn(2, channels, 5, 7, dtype=torch.float64, requires_grad=True)
-    prepared = prepare(logits, torch.randint(max(channels, 2), (2, 5, 7)), mode=None, mask=torch.rand(2, 5, 7) > 0.2)
-    weight = torch.rand(2, 1, 5, 7, dtype=torch.float64)
-
-    def in_parts(values: Tensor) -> Iterator[slice]:
-        yield from (slice(start, start + 4) for start in range(0, values.shape[2], 4))
-
-    def results() -> list[Tensor]:
-        sums = _voxel_sums.voxel_sums(prepared, squared=squared, gamma=gamma, weight=weight)
-        terms = [sums.overlap, sums.predicted, sums.positive, sums.negative, prepared.probability()]
-        sums_of = sum((term * torch.rand_like(term)).sum() for term in terms)
-        return [*terms, *torch.autograd.grad(sums_of, logits, retain_graph=True)]
-
-    torch.manual_seed(1)
-    whole = results()
-    monkeypatch.setattr(_voxel_sums, "_parts", in_parts)
-    torch.manual_seed(1)
-    for part, expected in zip(results(), whole, strict=True):
-        torch.testing.assert_close(part, expected)
-
-
-def test_second_derivatives_are_refused() -> None:
-    logits = torch.randn(1, 1, 6, requires_grad=True)
-    (slope,) = torch.autograd.grad(F.dice_loss(logits, torch.ones(1, 6, dtype=torch.long)), logits, create_graph=True)
-    with pytest.raises(RuntimeError, match="once_differentiable"):
-        slope.sum().backward()

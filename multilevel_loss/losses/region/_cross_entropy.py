@@ -11,7 +11,8 @@ from torch import Tensor
 from multilevel_loss._checks import Reduction, check_choice
 from multilevel_loss._reduce import voxel_weights
 from multilevel_loss._targets import Prepared
-from multilevel_loss.losses.region._voxel_sums import VoxelSums, focal_term, voxel_sums
+from multilevel_loss.losses.region._voxel_sums import VoxelSums, voxel_sums
+from multilevel_loss.losses.region._voxel_sums_torch import focal_term
 
 Total = Literal["mean", "sum"]
 

@@ -1,0 +1,135 @@
+"""The sums that region losses are made of, and their kernels beside torch."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import pytest
+import torch
+from torch import Tensor
+
+from multilevel_loss._targets import prepare
+from multilevel_loss.functional import cross_entropy_loss, dice_ce_loss, dice_loss
+from multilevel_loss.losses.region import _voxel_sums_cpu, _voxel_sums_torch
+from multilevel_loss.losses.region._voxel_sums import voxel_sums
+
+every_gamma = pytest.mark.parametrize("gamma", [None, 0.0, 0.5, 2.0])
+either_squared = pytest.mark.parametrize("squared", [False, True])
+
+
+@either_squared
+@every_gamma
+@pytest.mark.parametrize("softmax", [False, True])
+def test_parts_make_the_whole(
+    monkeypatch: pytest.MonkeyPatch, softmax: bool, squared: bool, gamma: float | None
+) -> None:
+    channels = 3 if softmax else 1
+    logits = 3 * torch.randn(2, channels, 5, 7, dtype=torch.float64, requires_grad=True)
+    prepared = prepare(logits, torch.randint(max(channels, 2), (2, 5, 7)), mode=None, mask=torch.rand(2, 5, 7) > 0.2)
+    weight = torch.rand(2, 1, 5, 7, dtype=torch.float64)
+
+    def in_parts(values: Tensor) -> Iterator[slice]:
+        yield from (slice(start, start + 4) for start in range(0, values.shape[2], 4))
+
+    def results() -> list[Tensor]:
+        sums = voxel_sums(prepared, squared=squared, gamma=gamma, weight=weight)
+        terms = [sums.overlap, sums.predicted, sums.positive, sums.negative, prepared.probability()]
+        torch.manual_seed(1)
+        total = torch.stack([(term * torch.rand_like(term)).sum() for term in terms]).sum()
+        return [*terms, *torch.autograd.grad(total, logits, retain_graph=True)]
+
+    whole = results()
+    monkeypatch.setattr(_voxel_sums_torch, "_parts", in_parts)
+    for part, expected in zip(results(), whole, strict=True):
+        torch.testing.assert_close(part, expected)
+
+
+@either_squared
+@every_gamma
+@pytest.mark.parametrize("weighted", [False, True])
+@pytest.mark.parametrize(
+    ("channels", "softmax", "soft"),
+    [(3, True, False), (3, True, True), (1, False, False), (1, False, True), (2, False, True)],
+)
+@pytest.mark.parametrize("voxels", [33_001, 777])  # more than one item, less than one block
+def test_kernels_agree_with_torch(
+    channels: int, softmax: bool, soft: bool, voxels: int, weighted: bool, squared: bool, gamma: float | None
+) -> None:
+    logits = 5 * torch.randn(2, channels, voxels)
+    logits[0, 0, :5] = torch.tensor([80.0, -80.0, 300.0, -300.0, 0.0])
+    truth = torch.rand(2, channels, voxels).softmax(1) if soft else torch.randint(max(channels, 2), (2, 1, voxels))
+    weight = torch.rand(2, 1, voxels) if weighted else None
+    by_activated = torch.randn_like(logits) if weighted else None
+    by_sums = torch.randn(6, 2, channels)
+    options = (softmax, squared, gamma)
+
+    def wide(tensor: Tensor | None) -> Tensor | None:
+        return tensor.double() if tensor is not None and tensor.is_floating_point() else tensor
+
+    activated, sums = _voxel_sums_cpu.sums(logits, truth, weight, *options)
+    expected, expected_sums = _voxel_sums_torch.sums(wide(logits), wide(truth), wide(weight), *options)
+    torch.testing.assert_close(activated.double(), expected, rtol=3e-6, atol=1e-37)
+    torch.testing.assert_close(sums.double(), expected_sums, rtol=3e-6, atol=1e-5)
+    gradient = _voxel_sums_cpu.gradient(activated, truth, weight, *options, by_activated, by_sums)
+    expected = _voxel_sums_torch.gradient(
+        expected, wide(truth), wide(weight), *options, wide(by_activated), wide(by_sums)
+    )
+    torch.testing.assert_close(gradient.double(), expected, rtol=1e-5, atol=1e-5)
+
+
+def test_exponential_and_logarithm_are_good_to_the_last_places() -> None:
+    exponents = -torch.logspace(-8, 1.93, 500)
+    ours = torch.tensor([_voxel_sums_cpu._exp(x) for x in exponents.numpy()])
+    torch.testing.assert_close(ours, exponents.exp(), rtol=5e-7, atol=0)
+    assert _voxel_sums_cpu._exp(exponents.numpy()[-1] - 20) == 0
+    values = torch.logspace(-37, 38, 500)
+    ours = torch.tensor([_voxel_sums_cpu._log(x) for x in values.numpy()])
+    torch.testing.assert_close(ours, values.log(), rtol=2e-7, atol=1e-7)
+    fractions = torch.logspace(-30, 0, 500)
+    ours = torch.tensor([_voxel_sums_cpu._log1p(x) for x in fractions.numpy()])
+    torch.testing.assert_close(ours, fractions.log1p(), rtol=4e-7, atol=0)
+
+
+@pytest.mark.parametrize("channels", [1, 3])
+def test_threads_change_nothing_and_strides_little(channels: int) -> None:
+    logits, target = torch.randn(2, channels, 256, 301), torch.randint(max(channels, 2), (2, 256, 301))
+    threads, losses = torch.get_num_threads(), []
+    try:
+        for number in (1, 3):
+            torch.set_num_threads(number)
+            losses.append(dice_ce_loss(logits, target))
+    finally:
+        torch.set_num_threads(threads)
+    assert losses[0] == losses[1]
+    for strided in (logits.to(memory_format=torch.channels_last), logits.mT.contiguous().mT):
+        torch.testing.assert_close(dice_ce_loss(strided, target), losses[0])
+    # A part of a batch, in another dtype and on its own.
+    torch.testing.assert_close(dice_ce_loss(logits.double(), target).float(), losses[0])
+    alone = torch.stack([dice_ce_loss(logits[[n]], target[[n]]) for n in range(2)]).mean()
+    torch.testing.assert_close(alone, losses[0])
+
+
+@pytest.mark.parametrize("channels", [1, 3])
+def test_a_nan_is_seen_unless_it_is_masked(channels: int) -> None:
+    logits, target = torch.randn(1, channels, 300, 300), torch.randint(max(channels, 2), (1, 300, 300))
+    for channel in range(channels):
+        wrong = logits.clone()
+        wrong[0, channel, 7, 9] = torch.nan
+        assert dice_loss(wrong, target).isnan()
+        assert cross_entropy_loss(wrong, target).isnan()
+        mask = torch.ones(1, 300, 300, dtype=torch.bool)
+        mask[0, 7, 9] = False
+        assert dice_ce_loss(wrong, target, mask=mask).isfinite()
+
+
+def test_more_classes_than_a_byte_holds() -> None:
+    logits, target = torch.randn(1, 300, 400), torch.randint(300, (1, 400))
+    expected = torch.nn.functional.cross_entropy(logits, target)
+    torch.testing.assert_close(cross_entropy_loss(logits, target), expected)
+
+
+def test_second_derivatives_are_refused() -> None:
+    logits = torch.randn(1, 1, 6, requires_grad=True)
+    (slope,) = torch.autograd.grad(dice_loss(logits, torch.ones(1, 6, dtype=torch.long)), logits, create_graph=True)
+    with pytest.raises(RuntimeError, match="once_differentiable"):
+        slope.sum().backward()
