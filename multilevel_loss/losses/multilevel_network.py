@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from multilevel_loss._checks import Mode
-from multilevel_loss._reduce import class_weights, full_precision
+from multilevel_loss._reduce import full_precision
 from multilevel_loss._targets import Prepared, prepare
 from multilevel_loss.losses._scheduled import OMEGA, ScheduledLoss, check_weight, given, weighted_sum
 from multilevel_loss.losses.boundary.boundary_regression import boundary_regression_loss
@@ -105,10 +105,14 @@ def multilevel_network_loss(
             boundary_regression_loss, "boundary", boundary, **given(distance_map=distance_map)
         )
     if beta != 0:
-        first = prepared.first_class(include_background)
-        share = class_weights(weight, class_mask, prepared.logits, first)
         components["pixel"] = point_cross_entropy(
-            _check_pixel(pixel, prepared, point_coords), prepared, point_coords, first, share, "mean"
+            _check_pixel(pixel, prepared, point_coords),
+            prepared,
+            point_coords,
+            include_background=include_background,
+            weight=weight,
+            class_mask=class_mask,
+            reduction="mean",
         )
     if gamma != 0:
         components["fusion"] = term(dice_loss, "fusion", fusion)

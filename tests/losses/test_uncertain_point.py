@@ -90,12 +90,14 @@ def test_all_ignored_is_no_loss() -> None:
     assert logits.grad.count_nonzero() == 0
 
 
-def test_leaving_out_the_background() -> None:
+def test_the_background_is_left_out_of_several_labels_but_not_of_a_softmax() -> None:
     logits, labels = torch.randn(1, 3, 20), torch.randint(3, (1, 20))
-    coords = centres(20)
-    none = uncertain_point_loss(logits, labels, point_coords=coords, include_background=False, reduction="none")
-    assert none.shape == (1, 2, 20)
+    several, coords = torch.randint(2, (1, 3, 20)).float(), centres(20)
+    torch.testing.assert_close(
+        uncertain_point_loss(logits, several, mode="multilabel", point_coords=coords, include_background=False),
+        F.binary_cross_entropy_with_logits(logits[:, 1:], several[:, 1:]),
+    )
     torch.testing.assert_close(
         uncertain_point_loss(logits, labels, point_coords=coords, include_background=False),
-        F.cross_entropy(logits, labels, weight=torch.tensor([0.0, 1.0, 1.0])),
+        F.cross_entropy(logits, labels),
     )

@@ -45,8 +45,7 @@ def uncertain_point_loss(
             (B, C, *spatial'), floating in [0, 1]; sampled at the same places, linearly.
         mode: "binary" (sigmoid), "multiclass" (softmax) or "multilabel" (sigmoid); None for binary when C = 1,
             multiclass otherwise.
-        include_background: False leaves class 0 of several out: its channel for multilabel, the points on it for
-            multiclass.
+        include_background: False leaves class 0 of several out for multilabel; a softmax needs all of its classes.
         num_points: N, the points of each sample, at least 1.
         oversample_ratio: k, at least 1: k·N candidates are drawn.
         importance_sample_ratio: m, from 0 to 1: m·N points are the most uncertain candidates, the others fresh.
@@ -92,32 +91,41 @@ def uncertain_point_loss(
     # Only on the grid of the target is it known which logits count.
     same_grid = prepared.logits.shape[2:] == prepared.truth.shape[2:]
     logits = sample_points(prepared.logits, point_coords, prepared.mask if same_grid else None)
-    first = prepared.first_class(include_background)
-    share = class_weights(weight, class_mask, prepared.logits, first)
-    return point_cross_entropy(logits, prepared, point_coords, first, share, reduction)
+    return point_cross_entropy(
+        logits,
+        prepared,
+        point_coords,
+        include_background=include_background,
+        weight=weight,
+        class_mask=class_mask,
+        reduction=reduction,
+    )
 
 
 def point_cross_entropy(
     logits: Tensor,
     prepared: Prepared,
     point_coords: Tensor,
-    first_class: int,
-    weight: Tensor | None,
+    *,
+    include_background: bool,
+    weight: Tensor | Sequence[float] | None,
+    class_mask: Tensor | None,
     reduction: Reduction,
 ) -> Tensor:
-    """Reduce the cross entropy of logits (B, C, P) at points (B, P, D); `weight` is that of `class_weights`."""
+    """Reduce the cross entropy of logits (B, C, P) at points (B, P, D)."""
+    # A softmax learns what is background from the points on it alone: without them, more foreground is always better.
+    first = 0 if prepared.mode == "multiclass" else prepared.first_class(include_background)
+    of_class = class_weights(weight, class_mask, prepared.logits, first)
     truth = sample_memberships(
         prepared.truth, prepared.logits.shape[1], point_coords, prepared.mask, prepared.logits.dtype
     )
-    share = None if weight is None else weight.unsqueeze(-1)
+    share = None if of_class is None else of_class.unsqueeze(-1)
     if prepared.mask is not None:
         counts = nearest_points(prepared.mask, point_coords).to(truth.dtype)
         share = counts if share is None else share * counts
     if prepared.mode == "multiclass":
-        loss = -logits.log_softmax(1)[:, first_class:]
-        truth = truth[:, first_class:]
-        return reduce(loss, truth if share is None else share * truth, reduction)
-    loss = F.binary_cross_entropy_with_logits(logits, truth, reduction="none")[:, first_class:]
+        return reduce(-logits.log_softmax(1), truth if share is None else share * truth, reduction)
+    loss = F.binary_cross_entropy_with_logits(logits, truth, reduction="none")[:, first:]
     return reduce(loss, share, reduction)
 
 
