@@ -50,13 +50,9 @@ def voxel_sums(
         counts = prepared.mask.to(logits.dtype)
         weight = counts if weight is None else weight * counts
     weight = None if weight is None else weight.flatten(2)
-    truth = prepared.truth.flatten(2)
-    compute: Callable[..., tuple[Tensor, Tensor]] = _FusedSums.apply
-    if torch.compiler.is_compiling():
-        compute = _voxel_sums_torch.whole_sums
-    elif not truth.is_floating_point() and logits.shape[1] < 256:
-        truth = truth.to(torch.uint8)  # kept for the backward pass, so as small as can be
-    p, sums = compute(logits.flatten(2), truth, weight, *options)
+    compute: Callable[..., tuple[Tensor, Tensor]]
+    compute = _voxel_sums_torch.whole_sums if torch.compiler.is_compiling() else _FusedSums.apply
+    p, sums = compute(logits.flatten(2), prepared.truth.flatten(2), weight, *options)
     prepared.activated = p.reshape(logits.shape)
     overlap, predicted, of_squares, members, positive, negative = sums.unbind()
     number = math.prod(logits.shape[2:])
@@ -99,7 +95,7 @@ class _FusedSums(torch.autograd.Function):
 def _kernels(logits: Tensor) -> ModuleType:
     """Return the module of `sums` and `gradient` for logits like these."""
     few = logits.numel() < 2**16  # not worth the compilation
-    if few or logits.device.type != "cpu" or logits.dtype != torch.float32 or logits.shape[1] > 255:
+    if few or logits.device.type != "cpu" or logits.dtype != torch.float32:
         return _voxel_sums_torch
     from multilevel_loss.losses.region import _voxel_sums_cpu  # here, so that importing the package spares numba
 

@@ -57,11 +57,14 @@ def gradient(
 
 
 def _arrays(truth: Tensor, weight: Tensor | None, channels: int) -> tuple[NDArray[np.generic], _Reals, bool]:
-    """Return the truth, a label map of bytes or float32 memberships, the weights, and whether it is memberships."""
+    """Return the truth, a label map of integers or float32 memberships, the weights, and whether it is memberships."""
     soft = truth.is_floating_point() or truth.shape[1] == channels > 1
-    truth = truth.to(torch.float32 if soft else torch.uint8).contiguous()
+    if soft:
+        truth = truth.float()
+    elif truth.dtype == torch.bool:
+        truth = truth.view(torch.uint8)
     empty = np.empty((0, 0, 0), np.float32)
-    return truth.numpy(), empty if weight is None else weight.contiguous().numpy(), soft
+    return truth.contiguous().numpy(), empty if weight is None else weight.contiguous().numpy(), soft
 
 
 @compiled()
