@@ -148,10 +148,10 @@ def _signed_distances(inside: Tensor, spacing: Spacing | None, inner: bool) -> t
     # MPS has no float64, so there the spacing stays on the CPU.
     device = "cpu" if inside.device.type == "mps" else inside.device
     steps = check_spacing(spacing, batch, len(spatial), device)
-    each = None if steps is None else steps.detach().repeat_interleave(channels, 0)
-    distance = signed_distances(inside.flatten(0, 1), each, inner).view(inside.shape)
     if steps is None:
-        return distance, None
+        return signed_distances(inside.flatten(0, 1), None, inner).view(inside.shape), None
+    steps = steps.detach()
+    distance = signed_distances(inside.flatten(0, 1), steps.repeat_interleave(channels, 0), inner).view(inside.shape)
     return distance, steps.amin(1).to(distance).view(-1, *[1] * (inside.ndim - 1))
 
 
