@@ -104,7 +104,7 @@ def dice_ce_loss(
     dice = reduce_scores(dice_score(counts, smooth_nr, smooth_dr), counts, "mean")
     of = summed_cross_entropy(prepared, sums, first)
     share = class_weights(weight, class_mask, prepared.logits, first)
-    cross_entropy = reduce_weighted(of.positive + of.negative, of.members + of.others, share, "mean")
+    cross_entropy = reduce_weighted(of.loss, of.weight, share, "mean")
     return dice_weight * dice + ce_weight * cross_entropy
 
 

@@ -111,8 +111,8 @@ def dice_focal_loss(
     dice = reduce_scores(dice_score(counts, smooth_nr, smooth_dr), counts, "mean")
     of = summed_cross_entropy(prepared, sums, first)
     share = class_weights(weight, class_mask, prepared.logits, first)
-    loss = alpha_balanced(of, alpha, background=prepared.mode == "multiclass" and first == 0)
-    return dice_weight * dice + focal_weight * reduce_weighted(loss, of.members + of.others, share, "mean")
+    loss = alpha_balanced(of, alpha, background=1 - first)
+    return dice_weight * dice + focal_weight * reduce_weighted(loss, of.weight, share, "mean")
 
 
 DiceFocalLoss = as_module("DiceFocalLoss", dice_focal_loss)

@@ -108,14 +108,14 @@ def unified_focal_loss(
         return 1 - tversky_score(counts, 1 - delta, delta, smooth_nr, smooth_dr)
 
     enhanced = finite_slope_power(tversky(counts), 1 - gamma)
-    if prepared.mode == "multiclass":
+    if faded.negative is None:  # softmax
         structure = torch.arange(first, prepared.logits.shape[1], device=prepared.device) > 0
         focal = torch.where(structure, delta * of.positive, (1 - delta) * faded.positive)
         overlap = torch.where(structure, enhanced, tversky(counts))
     else:
         focal = delta * of.positive + (1 - delta) * faded.negative
         overlap = (enhanced + tversky(_complement(counts))) / 2
-    cross_entropy = reduce_weighted(focal, of.members + of.others, share, "mean")
+    cross_entropy = reduce_weighted(focal, of.weight, share, "mean")
     return focal_weight * cross_entropy + (1 - focal_weight) * reduce(overlap, counts.weight, "mean")
 
 

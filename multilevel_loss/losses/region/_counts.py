@@ -62,7 +62,9 @@ def soft_counts(
     """
     check_choice("average", average, get_args(Average))
     first = prepared.first_class(include_background)
-    counts = [count[:, first:] for count in (sums.overlap, sums.predicted, sums.truth, sums.voxels)]
+    counts = [sums.overlap, sums.predicted, sums.truth, sums.voxels]
+    if first:
+        counts = [count[:, first:] for count in counts]
     share = class_weights(weight, class_mask, prepared.logits, first)
     together = [dim for dim, joined in ((0, batch), (1, average == "micro")) if joined]
     if sync and not batch:
@@ -97,6 +99,8 @@ def smooth_ratio(numerator: Tensor, denominator: Tensor, smooth_nr: float, smoot
     if smooth_nr > smooth_dr:  # the score could pass 1, without bound as the denominator vanishes
         raise ValueError(f"expected `smooth_nr` to be at most `smooth_dr`, {smooth_dr!r}, got {smooth_nr!r}")
     denominator = denominator + smooth_dr
+    if smooth_dr > 0:
+        return (numerator + smooth_nr) / denominator
     empty = denominator == 0
     return torch.where(empty, 1, (numerator + smooth_nr) / torch.where(empty, 1, denominator))
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Literal, NamedTuple, get_args
+from typing import NamedTuple, get_args
 
 import torch
 import torch.nn.functional as F
@@ -14,48 +14,60 @@ from multilevel_loss._targets import Prepared
 from multilevel_loss.losses.region._voxel_sums import VoxelSums, voxel_sums
 from multilevel_loss.losses.region._voxel_sums_torch import focal_term
 
-Total = Literal["mean", "sum"]
-
 
 class CrossEntropy(NamedTuple):
-    """Cross entropies and what they are to be divided by, of each class that counts.
-
-    Summed over the voxels, (B, C'), or of each voxel, (B, C', *spatial). The classes of a softmax compete: there, what
-    is not of the class has no term of its own, and `negative` and `others` are 0.
-    """
+    """Cross entropies of each class that counts: summed over the voxels, (B, C'), or of each, (B, C', *spatial)."""
 
     positive: Tensor
     """v·(1−p)^γ·(−log p)."""
-    negative: Tensor
-    """(1−v)·p^γ·(−log(1−p))."""
+    negative: Tensor | None
+    """(1−v)·p^γ·(−log(1−p)); None for a softmax, whose classes compete in `positive`."""
     members: Tensor
-    """v, the weight of `positive` in a mean."""
-    others: Tensor
-    """1−v, the weight of `negative` in a mean."""
+    """v, by whose sum a mean of `positive` divides."""
+    others: Tensor | None
+    """1 − v, likewise of `negative`."""
+
+    @property
+    def loss(self) -> Tensor:
+        """The sum of both."""
+        return self.positive if self.negative is None else self.positive + self.negative
+
+    @property
+    def weight(self) -> Tensor:
+        """By whose sum a mean of `loss` divides."""
+        return self.members if self.others is None else self.members + self.others
+
+
+def _from_class(
+    first: int, positive: Tensor, negative: Tensor | None, members: Tensor, others: Tensor | None
+) -> CrossEntropy:
+    if first == 0:
+        return CrossEntropy(positive, negative, members, others)
+    if negative is None or others is None:
+        return CrossEntropy(positive[:, first:], None, members[:, first:], None)
+    return CrossEntropy(positive[:, first:], negative[:, first:], members[:, first:], others[:, first:])
 
 
 def summed_cross_entropy(prepared: Prepared, sums: VoxelSums, first_class: int) -> CrossEntropy:
     """Return the cross entropies that `sums` hold."""
-    others = torch.zeros_like(sums.members) if prepared.mode == "multiclass" else sums.voxels - sums.members
-    terms = (sums.positive, sums.negative, sums.members, others)
-    return CrossEntropy(*(term[:, first_class:] for term in terms))
+    if prepared.mode == "multiclass":
+        return _from_class(first_class, sums.positive, None, sums.members, None)
+    return _from_class(first_class, sums.positive, sums.negative, sums.members, sums.voxels - sums.members)
 
 
 def voxel_cross_entropy(
     prepared: Prepared, first_class: int, *, gamma: float = 0.0, weight: Tensor | None = None
 ) -> CrossEntropy:
     """Return the cross entropies of each voxel, times its weight (B, 1, *spatial) if that is given."""
-    x, p, v = prepared.logits, prepared.probability(), prepared.membership()
+    x, v = prepared.logits, prepared.membership()
     w: Tensor | float = 1.0 if prepared.mask is None else prepared.mask.to(x.dtype)
     if weight is not None:
         v, w = v * weight, w * weight
+    p = prepared.probability() if gamma else x  # not looked at
     if prepared.mode == "multiclass":
-        positive = v * focal_term(-x.log_softmax(1), p, gamma)
-        negative = others = torch.zeros_like(v)
-    else:
-        others = w - v
-        positive, negative = v * focal_term(F.softplus(-x), p, gamma), others * focal_term(F.softplus(x), 1 - p, gamma)
-    return CrossEntropy(*(term[:, first_class:] for term in (positive, negative, v, others)))
+        return _from_class(first_class, v * focal_term(-x.log_softmax(1), p, gamma), None, v, None)
+    positive, negative = v * focal_term(F.softplus(-x), p, gamma), (w - v) * focal_term(F.softplus(x), 1 - p, gamma)
+    return _from_class(first_class, positive, negative, v, w - v)
 
 
 def cross_entropy(
@@ -86,8 +98,3 @@ def reduce_weighted(loss: Tensor, count: Tensor, share: Tensor | None, reduction
         return loss.sum()
     total = count.sum()
     return loss.sum() / torch.where(total > 0, total, 1)
-
-
-def inverse(count: Tensor) -> Tensor:
-    """Return 1 / `count`, and 0 where nothing was counted."""
-    return torch.where(count > 0, 1 / torch.where(count > 0, count, 1), 0)

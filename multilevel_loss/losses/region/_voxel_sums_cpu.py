@@ -137,6 +137,25 @@ def _dot(x: _Reals, y: _Reals, z: _Reals) -> np.float32:
     return result
 
 
+@_reduces
+def _softmax_entropy_sum(x: _Reals, greatest: _Reals, log_total: _Reals, v: _Reals, w: _Reals) -> np.float32:
+    """Return Σ w·v·(−log p)."""
+    result = _ZERO
+    for j in range(x.size):
+        result += w[j] * v[j] * ((greatest[j] - x[j]) + log_total[j])
+    return result
+
+
+@_reduces
+def _sigmoid_entropy_sums(x: _Reals, least: _Reals, v: _Reals, w: _Reals) -> tuple[np.float32, np.float32]:
+    """Return Σ w·v·(−log p) and Σ w·(1 − v)·(−log(1 − p)), of both of which `least`, log(1 + e^−|x|), is the lesser."""
+    positive = negative = _ZERO
+    for j in range(x.size):
+        positive += w[j] * v[j] * (least[j] + max(-x[j], _ZERO))
+        negative += w[j] * (_ONE - v[j]) * (least[j] + max(x[j], _ZERO))
+    return positive, negative
+
+
 @compiled()
 def _equal(labels: NDArray[np.generic], label: int, out: _Reals) -> None:
     for j in range(out.size):
@@ -159,6 +178,12 @@ def _add(x: _Reals, out: _Reals) -> None:
 def _add_product(factor: np.float32, x: _Reals, y: _Reals, out: _Reals) -> None:
     for j in range(x.size):
         out[j] += factor * x[j] * y[j]
+
+
+@compiled()
+def _add_others(factor: np.float32, v: _Reals, w: _Reals, p: _Reals, out: _Reals) -> None:
+    for j in range(v.size):
+        out[j] += factor * (_ONE - v[j]) * w[j] * p[j]
 
 
 @compiled()
@@ -303,10 +328,19 @@ def _forward(
                 of[3, c] += members
                 if not entropy:
                     continue
+                if not softmax:
+                    _log1p_all(total)
+                if gamma == _ZERO:
+                    if softmax:
+                        of[4, c] += _softmax_entropy_sum(x, greatest, total, v, w)
+                    else:
+                        positive, negative = _sigmoid_entropy_sums(x, total, v, w)
+                        of[4, c] += positive
+                        of[5, c] += negative
+                    continue
                 if softmax:
                     _softmax_entropy(x, greatest, total, loss)
                 else:
-                    _log1p_all(total)
                     _sigmoid_entropy(x, total, _ONE, loss)
                 _focus(p, gamma, loss)
                 of[4, c] += _dot(w, v, loss)
@@ -344,21 +378,24 @@ def _backward(
                 _by_log_p(v, w, p, by_sums[0, b, c], by_sum, by_squares, g)
                 if by_activated.size:
                     _add_product(_ONE, by_activated[b, c, start:stop], p, g)
-                if entropy:
+                by_positive, by_negative = by_sums[4, b, c], by_sums[5, b, c]
+                if entropy and gamma == _ZERO:
+                    _add_product(-by_positive, v, w, g)
+                elif entropy:
                     _slope(p, gamma, slope)
                     _multiply(w, slope)
-                    _add_product(by_sums[4, b, c], v, slope, g)
+                    _add_product(by_positive, v, slope, g)
                 if softmax:
                     _add(g, total)
                     continue
                 _complement(p, rest)
                 _multiply(rest, g)
-                if entropy:
+                if entropy and gamma == _ZERO:
+                    _add_others(by_negative, v, w, p, g)
+                elif entropy:
                     _slope(rest, gamma, slope)
                     _multiply(w, slope)
-                    _multiply(p, slope)
-                    _complement(v, v)
-                    _add_product(-by_sums[5, b, c], v, slope, g)
+                    _add_others(-by_negative, v, slope, p, g)
             if softmax:
                 for c in range(channels):
                     _add_product(-_ONE, activated[b, c, start:stop], total, gradient[b, c, start:stop])

@@ -12,7 +12,7 @@ from multilevel_loss._module import as_module
 from multilevel_loss._reduce import class_weights, full_precision
 from multilevel_loss._targets import Prepared, prepare
 from multilevel_loss.distance.maps import distance_map
-from multilevel_loss.losses.region._cross_entropy import cross_entropy, inverse, reduce_weighted
+from multilevel_loss.losses.region._cross_entropy import CrossEntropy, cross_entropy, reduce_weighted
 
 
 @full_precision
@@ -80,13 +80,25 @@ def cross_entropy_loss(
     first = prepared.first_class(include_background)
     weight_of_voxel = None if voxel_weight is None else _check_voxel_weight(voxel_weight, prepared)
     of = cross_entropy(prepared, first, reduction, weight=weight_of_voxel)
-    loss, count = of.positive + of.negative, of.members + of.others
     if balance:
-        counts = (part.reshape(*part.shape[:2], -1).sum(-1) for part in (of.members, of.others))
-        of_members, of_others = (inverse(part).view(*part.shape, *[1] * (loss.ndim - 2)) for part in counts)
-        loss = of_members * of.positive + of_others * of.negative
-        count = of_members * of.members + of_others * of.others
-    return reduce_weighted(loss, count, class_weights(weight, class_mask, prepared.logits, first), reduction)
+        of = _balanced(of)
+    return reduce_weighted(of.loss, of.weight, class_weights(weight, class_mask, prepared.logits, first), reduction)
+
+
+def _balanced(of: CrossEntropy) -> CrossEntropy:
+    """Return the cross entropies divided by the number of voxels of each kind in each sample."""
+    by_members = _inverse_number(of.members)
+    positive, members = of.positive * by_members, of.members * by_members
+    if of.negative is None or of.others is None:
+        return CrossEntropy(positive, None, members, None)
+    by_others = _inverse_number(of.others)
+    return CrossEntropy(positive, of.negative * by_others, members, of.others * by_others)
+
+
+def _inverse_number(weights: Tensor) -> Tensor:
+    number = weights.reshape(*weights.shape[:2], -1).sum(-1)
+    number = number.view(*number.shape, *[1] * (weights.ndim - 2))
+    return torch.where(number > 0, 1 / torch.where(number > 0, number, 1), 0)
 
 
 def _check_voxel_weight(voxel_weight: Tensor, prepared: Prepared) -> Tensor:

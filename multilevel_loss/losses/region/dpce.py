@@ -86,8 +86,8 @@ def dpce_loss(
         distance = check_distance_map(distance_map, prepared)[:, first:]
     of = voxel_cross_entropy(prepared, first)
     return reduce_weighted(
-        (1 + _nearness(distance)) * (of.positive + of.negative),
-        of.members + of.others,
+        (1 + _nearness(distance)) * of.loss,
+        of.weight,
         class_weights(weight, class_mask, prepared.logits, first),
         reduction,
     )

@@ -78,9 +78,9 @@ def focal_loss(
     prepared = prepare(input, target, mode=mode, ignore_index=ignore_index, mask=mask)
     first = prepared.first_class(include_background)
     of = cross_entropy(prepared, first, reduction, gamma=gamma)
-    loss = alpha_balanced(of, alpha, background=prepared.mode == "multiclass" and first == 0)
+    loss = alpha_balanced(of, alpha, background=1 - first)
     share = class_weights(weight, class_mask, prepared.logits, first)
-    return reduce_weighted(loss, of.members + of.others, share, reduction)
+    return reduce_weighted(loss, of.weight, share, reduction)
 
 
 def check_alpha(alpha: float | None) -> None:
@@ -89,14 +89,15 @@ def check_alpha(alpha: float | None) -> None:
         raise ValueError(f"expected `alpha` to be from 0 to 1, got {alpha!r}")
 
 
-def alpha_balanced(of: CrossEntropy, alpha: float | None, *, background: bool) -> Tensor:
-    """Return the cross entropies with the factor α, or 1 − α off the class and, for softmax, on the `background`."""
+def alpha_balanced(of: CrossEntropy, alpha: float | None, *, background: int) -> Tensor:
+    """Return the cross entropies with the factor α, or 1 − α off the class, or in the first classes of a softmax."""
     if alpha is None:
-        return of.positive + of.negative
-    factor = torch.full_like(of.positive[:1, :, ...], alpha)
-    if background:
-        factor[:, 0] = 1 - alpha
-    return factor * of.positive + (1 - alpha) * of.negative
+        return of.loss
+    if of.negative is not None:
+        return alpha * of.positive + (1 - alpha) * of.negative
+    factor = torch.full_like(of.positive[:1], alpha)
+    factor[:, :background] = 1 - alpha
+    return factor * of.positive
 
 
 FocalLoss = as_module("FocalLoss", focal_loss)

@@ -86,7 +86,7 @@ def topk_loss(
     first = prepared.first_class(include_background)
     share = class_weights(weight, class_mask, prepared.logits, first)
     of = voxel_cross_entropy(prepared, first)
-    loss, count = of.positive + of.negative, of.members + of.others
+    loss, count = of.loss, of.weight
     of_class = voxel_weights(share, None, loss)
     counted = (count if of_class is None else count * of_class) > 0
     hardness = loss.detach()
