@@ -179,6 +179,8 @@ def _membership(target: Tensor, num_classes: int | None, ignore_index: int | Non
         )
     if num_classes is not None and num_classes < 2:
         raise ValueError(f"expected `num_classes` to be at least 2, or None for labels 0 and 1, got {num_classes}")
+    if target.dtype == torch.bool and num_classes is None and ignore_index is None:
+        return target.unsqueeze(1).contiguous()
     if target.dtype in (torch.uint16, torch.uint32, torch.uint64):  # few operations take these
         target = target.long()
     known = None if ignore_index is None else target != ignore_index
