@@ -211,7 +211,7 @@ def test_an_entry_that_may_not_be_read_is_an_error(tmp_path, computed, monkeypat
 @pytest.mark.parametrize(
     ("target", "spacing", "error", "message"),
     [
-        (torch.tensor([[0, 2]]), None, ValueError, "expected `target` to hold labels 0 to 1, got 0 to 2"),
+        (torch.tensor([[0, 2]]), None, ValueError, "expected `target` to hold labels 0…1, got values from 0 to 2"),
         (torch.tensor([0, 1]), None, ValueError, "expected label map `target` to have shape"),
         (torch.zeros(1, 2, 2, 2, 2, 2), 1.0, ValueError, "expected floating `target` to have shape"),
         ([[0, 1]], None, TypeError, "expected `target` to be an integer, bool or floating tensor, got list"),
