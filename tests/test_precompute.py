@@ -203,7 +203,7 @@ def test_failures_are_named_and_the_other_files_are_done(folders, run):
     code, summary, errors = run("--workers", "2")
     assert (code, summary) == (1, "1 written, 0 kept, 7 failed\n")
     for name, reason in {
-        "label 2.npy": "expected `target` to hold labels 0 to 1, got 1 to 2",
+        "label 2.npy": "expected `target` to hold labels 0…1, got values from 1 to 2",
         "four axes.npy": "expected a label map of 1 to 3 axes, one number a voxel, got shape (2, 3, 4, 5) of uint8",
         "half.npy": "expected a label map to hold whole numbers, got 0.5",
         "complex.npy": "expected a label map of 1 to 3 axes, one number a voxel, got shape (3, 4) of complex128",
