@@ -107,9 +107,8 @@ def multilevel_loss(
     # A prepared prediction stands in for the two tensors it was made from, so that the terms share its activation.
     shared = cast(Tensor, prepared)
     common = given(class_mask=class_mask, weight=weight) | {"include_background": include_background}
-    components = {"region": region(shared, target, **common)}
-    if alpha != 0:
-        components["boundary"] = boundary(shared, target, **common, **given(spacing=spacing, distance_map=distance_map))
+    components: dict[str, Tensor] = {}
+    # The pixel term goes first: its gradient, as large as the logits, is then made last, when the activation is gone.
     if beta != 0:
         points = given(point_coords=point_coords, generator=generator)
         at_points = (
@@ -118,6 +117,9 @@ def multilevel_loss(
             else cast(Tensor, prepared.with_logits("point_input", point_input, same_grid=False))
         )
         components["pixel"] = pixel(at_points, target, **common, **points)
+    components["region"] = region(shared, target, **common)
+    if alpha != 0:
+        components["boundary"] = boundary(shared, target, **common, **given(spacing=spacing, distance_map=distance_map))
     if coarse_input is not None:
         components["coarse"] = region(prepared.with_logits("coarse_input", coarse_input), target, **common)
     return weighted_sum(components, {"region": 1.0, "boundary": alpha, "pixel": beta}, return_components, omega)
