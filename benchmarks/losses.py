@@ -280,6 +280,8 @@ MONAI_DICE_CE = Peer(of_monai(monai.DiceCELoss, **SMOOTH))
 MONAI_BOUNDARY = Peer(of_monai(monai.BoundaryLoss))
 MONAI_CL_DICE = of_monai(monai.SoftclDiceLoss, smooth=1e-9, **SMOOTH)
 OWN_POINTS = "draws points of its own"
+OTHER_MAP = "has another map inside"
+MONAI_TERMS = Peer(sum_of(MONAI_DICE.build, MONAI_BOUNDARY.build, torch_points), OWN_POINTS)
 
 LOSSES: dict[str, tuple[Build, dict[str, Peer]]] = {
     "DiceLoss": (
@@ -345,7 +347,7 @@ LOSSES: dict[str, tuple[Build, dict[str, Peer]]] = {
         lambda case: lambda x: ml.DeepSupervision(ml.DiceLoss())(levels(x), case.labels),
         {"MONAI": Peer(monai_levels)},
     ),
-    "BoundaryLoss": (ours(mlf.boundary_loss), {"MONAI": replace(MONAI_BOUNDARY, differs="has another map inside")}),
+    "BoundaryLoss": (ours(mlf.boundary_loss), {"MONAI": replace(MONAI_BOUNDARY, differs=OTHER_MAP)}),
     'BoundaryLoss(boundary="kervadec")': (ours(mlf.boundary_loss, boundary="kervadec"), {"MONAI": MONAI_BOUNDARY}),
     "BoundaryRegressionLoss": (ours(mlf.boundary_regression_loss), {}),
     "SDFRegressionLoss": (ours(mlf.sdf_regression_loss), {}),
@@ -373,8 +375,12 @@ LOSSES: dict[str, tuple[Build, dict[str, Peer]]] = {
     "NestedLevelSetLoss": (with_boundary(mlf.nested_level_set_loss), {}),
     "UncertainPointLoss": (ours(mlf.uncertain_point_loss), {"torch": Peer(torch_points, OWN_POINTS)}),
     "MLLoss": (
+        ours(ml.MLLoss()),
+        {"MONAI + torch": replace(MONAI_TERMS, differs=f"{OTHER_MAP}, {OWN_POINTS}")},
+    ),
+    'MLLoss(boundary=BoundaryLoss(boundary="kervadec"))': (
         ours(ml.MLLoss(boundary=ml.BoundaryLoss(boundary="kervadec"))),
-        {"MONAI + torch": Peer(sum_of(MONAI_DICE.build, MONAI_BOUNDARY.build, torch_points), OWN_POINTS)},
+        {"MONAI + torch": MONAI_TERMS},
     ),
     "MLLoss, maps given": (
         given_map,

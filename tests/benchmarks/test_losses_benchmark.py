@@ -58,7 +58,7 @@ def test_the_command_prints_a_table_and_writes_json(tmp_path):
         assert 0 < row["timing"]["lower"] <= row["timing"]["median"] <= row["timing"]["upper"]
         assert row["logits"] == 4 * 3 * 16 * 18
     assert rows["DiceLoss", "MONAI"]["difference"] < 1e-5
-    assert rows["MLLoss", "MONAI + torch"]["differs"] == "draws points of its own"
+    assert rows["MLLoss", "MONAI + torch"]["differs"] == "has another map inside, draws points of its own"
 
 
 def test_an_unknown_loss_is_refused():
