@@ -181,10 +181,9 @@ def _fill(
     """Write the signed distances of slabs to the features: of all voxels, or of those of D."""
     _, size_a, size_b, size_c = masks.shape
     longest = max(size_b, size_c) + _BLOCK
-    scratch = np.empty((5, longest), real.dtype)
-    grid_b, grid_c, heights, costs, places = scratch[0], scratch[1], scratch[2], scratch[3], scratch[4]
-    low = np.empty(longest, np.uint8)
-    lower, upper = np.empty(longest // _BLOCK + 1, np.int64), np.empty(longest // _BLOCK + 1, np.int64)
+    grid_b, grid_c = np.empty(longest, real.dtype), np.empty(longest, real.dtype)
+    scratch, low = np.empty((3, longest), real.dtype), np.empty(longest, np.uint8)
+    bounds = np.empty((2, longest // _BLOCK + 1), np.int64)
     # A row more than whole blocks keeps columns from sharing one cache set.
     squares = np.empty((size_b, size_c + 16), real.dtype)
     reduced = np.empty((size_c, size_b + _BLOCK + 16), real.dtype)
@@ -217,24 +216,9 @@ def _fill(
             if size_b == 1:
                 reduced[c, 0] = squares[0, c]
             else:
-                _minimize(
-                    squares[: b1 - b0, c],
-                    grid_b,
-                    b0,
-                    from_b,
-                    to_b,
-                    reduced[c],
-                    heights,
-                    low,
-                    costs,
-                    places,
-                    lower,
-                    upper,
-                )
+                _minimize(squares[: b1 - b0, c], grid_b, b0, from_b, to_b, reduced[c], scratch, low, bounds)
         for b in range(from_b, to_b):
-            _minimize(
-                reduced[: c1 - c0, b - from_b], grid_c, c0, from_c, to_c, row, heights, low, costs, places, lower, upper
-            )
+            _minimize(reduced[: c1 - c0, b - from_b], grid_c, c0, from_c, to_c, row, scratch, low, bounds)
             mask, line = masks[n, a, b, from_c:to_c], out[n, a, b, from_c:to_c]
             for c in range(to_c - from_c):
                 distance = np.float32(np.sqrt(row[c]))
@@ -250,14 +234,13 @@ def _minimize(
     start: int,
     stop: int,
     out: _Reals,
-    heights: _Reals,
+    scratch: _Reals,
     low: _Bytes,
-    costs: _Reals,
-    places: _Reals,
-    lower: _Integers,
-    upper: _Integers,
+    bounds: _Integers,
 ) -> None:
     """Set out[x - start] = min over p of values[p] + (grid[x] - grid[source + p])² for start ≤ x < stop."""
+    heights, costs, places = scratch[0], scratch[1], scratch[2]
+    lower, upper = bounds[0], bounds[1]
     infinity = costs.dtype.type(np.inf)
     size = values.size
     # A parabola that is not below the mean of its two neighbours, less the bend of theirs, is nowhere the lowest.
