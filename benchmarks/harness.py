@@ -5,6 +5,7 @@ from __future__ import annotations
 import ctypes
 import gc
 import json
+import math
 import os
 import platform
 import re
@@ -32,8 +33,13 @@ class Timing:
     repeats: int
 
 
-def measure(steps: Mapping[str, Callable[[], object]], repeats: int, warmup: int = 2) -> dict[str, Timing]:
-    """Time every step `repeats` times, taking turns, so that whatever else the machine does slows all of them alike."""
+def measure(
+    steps: Mapping[str, Callable[[], object]], repeats: int, warmup: int = 2, limit: float = math.inf
+) -> dict[str, Timing]:
+    """Time every step `repeats` times, or three times at least and no more once `limit` seconds have passed.
+
+    They take turns, so that whatever else the machine does slows all of them alike.
+    """
     for step in steps.values():
         for _ in range(warmup):
             step()
@@ -41,7 +47,10 @@ def measure(steps: Mapping[str, Callable[[], object]], repeats: int, warmup: int
     gc.collect()
     gc.disable()
     try:
-        for _ in range(repeats):
+        began = time.perf_counter()
+        for turn in range(repeats):
+            if turn >= 3 and time.perf_counter() - began > limit:
+                break
             for name, step in steps.items():
                 synchronize()
                 start = time.perf_counter()

@@ -30,6 +30,8 @@ from multilevel_loss.functional import dice_loss
 
 SHAPES = ["4x1x512x512", "4x3x256x256", "2x1x64x64x64", "2x3x96x96x96"]
 RESULTS = Path(__file__).parent / "results" / "losses.json"
+LIMIT = 10.0
+"""Seconds after which a loss is repeated no more."""
 TOLERANCE = 1e-4
 """Greatest relative difference of values, and of gradients relative to the greatest gradient."""
 
@@ -459,7 +461,7 @@ def time_losses(name: str, case: Case, shape: str, repeats: int) -> list[Row]:
             differences[maker] = difference(case, makers["ours"][0], loss)
             if not differences[maker] <= TOLERANCE:
                 raise ValueError(f"{name} of {maker} on {shape}: differs from ours by {differences[maker]:.2g}")
-    timings = measure({maker: step_of(case, loss) for maker, (loss, _) in makers.items()}, repeats)
+    timings = measure({maker: step_of(case, loss) for maker, (loss, _) in makers.items()}, repeats, limit=LIMIT)
     return [
         Row(name, maker, shape, timings[maker], differences.get(maker), differs, logits=case.logits.nbytes)
         for maker, (_, differs) in makers.items()
