@@ -62,7 +62,8 @@ def test_overlap_of_monai(shape: tuple[int, ...], include_background: bool, batc
 @pytest.mark.parametrize("batch", [True, False])
 def test_generalized_dice_of_monai(shape: tuple[int, ...], include_background: bool, batch: bool) -> None:
     logits, target = case(shape)
-    # Its ε is relative to 1 / volume², ours to that of the smallest class; without ε they agree. Its weights are float32.
+    # Its ε is relative to 1 / volume², ours to that of the smallest class; without ε they agree.
+    # Its weights are float32.
     common = {"include_background": include_background, "batch": batch, "smooth_nr": 0, "smooth_dr": 0}
     theirs = monai("GeneralizedDiceLoss", shape, **common)
     agree(F.generalized_dice_loss(logits, target, **common), theirs(logits, target), logits, 1e-5)
