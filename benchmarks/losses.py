@@ -1,8 +1,9 @@
 """Time and memory of every loss, forward and backward, beside the same loss of MONAI, kornia and plain torch.
 
 A peer takes part with its options set to the definition of ours, and is timed only where value and gradient then agree;
-where the definitions differ the table says in what. All losses of a row take turns in one process. Peers get the target
-in the form they are quickest with, made before the clock starts; ours get the label map.
+where the definitions differ the table says in what. All losses of a row take turns in one process. Each gets the target
+as it likes best, made before the clock starts: ours a label map of bytes; peers one of int64, or, for a single channel,
+memberships of float32.
 """
 
 from __future__ import annotations
@@ -42,7 +43,8 @@ class Case:
 
     Attributes:
         logits: (B, C, *spatial), the truth moved by a few voxels, under noise.
-        labels: (B, *spatial) int64.
+        labels: (B, *spatial) uint8, for ours.
+        long_labels: the same in int64, for others.
         memberships: (B, C, *spatial) float32.
         distances: (B, C, *spatial) float32, the signed distance maps.
         image: (B, 1, *spatial) float32.
@@ -50,6 +52,7 @@ class Case:
 
     logits: Tensor
     labels: Tensor
+    long_labels: Tensor
     memberships: Tensor
     distances: Tensor
     image: Tensor
@@ -100,7 +103,7 @@ def of_monai(loss: Callable[..., Any], **options: Any) -> Build:
     def build(case: Case) -> Loss:
         if case.softmax:
             module = loss(softmax=True, to_onehot_y=True, **options)
-            return lambda x: module(x, case.labels.unsqueeze(1))
+            return lambda x: module(x, case.long_labels.unsqueeze(1))
         module = loss(sigmoid=True, **options)
         return lambda x: module(x, case.memberships)
 
@@ -111,7 +114,7 @@ def of_kornia(loss: Callable[..., Tensor], **options: Any) -> Build:
     """Return a loss of kornia that takes images of several classes."""
 
     def build(case: Case) -> Loss | None:
-        return (lambda x: loss(x, case.labels, **options)) if case.ndim == 2 and case.softmax else None
+        return (lambda x: loss(x, case.long_labels, **options)) if case.ndim == 2 and case.softmax else None
 
     return build
 
@@ -139,14 +142,14 @@ def sum_of(*builds: Build) -> Build:
 def torch_cross_entropy(case: Case) -> Loss:
     """Return torch's cross entropy of classes or of channels."""
     if case.softmax:
-        return lambda x: F.cross_entropy(x, case.labels)
+        return lambda x: F.cross_entropy(x, case.long_labels)
     return lambda x: F.binary_cross_entropy_with_logits(x, case.memberships)
 
 
 def torch_topk(case: Case) -> Loss:
     """Return the mean of the hardest tenth of the voxels of each sample."""
     if case.softmax:
-        voxels = partial(F.cross_entropy, target=case.labels, reduction="none")
+        voxels = partial(F.cross_entropy, target=case.long_labels, reduction="none")
     else:
         voxels = partial(F.binary_cross_entropy_with_logits, target=case.memberships, reduction="none")
 
@@ -204,21 +207,21 @@ def wasserstein(case: Case) -> Loss:
 def monai_wasserstein(case: Case) -> Loss:
     """Return MONAI's, with the same distances."""
     loss = monai.GeneralizedWassersteinDiceLoss(dist_matrix=apart(case), smooth_nr=1e-6, smooth_dr=1e-6)
-    return lambda x: loss(x, case.labels.unsqueeze(1))
+    return lambda x: loss(x, case.long_labels.unsqueeze(1))
 
 
 def monai_focal(case: Case) -> Loss:
     """Return MONAI's focal loss times C, by which it divides although a voxel has one class."""
     channels = case.logits.shape[1]
     loss = monai.FocalLoss(use_softmax=case.softmax, to_onehot_y=case.softmax)
-    target = case.labels.unsqueeze(1) if case.softmax else case.memberships
+    target = case.long_labels.unsqueeze(1) if case.softmax else case.memberships
     return lambda x: channels * loss(x, target)
 
 
 def kornia_focal(case: Case) -> Loss | None:
     """Return kornia's focal loss times C, likewise."""
     channels = case.logits.shape[1]
-    return lambda x: channels * kornia.focal_loss(x, case.labels, alpha=None, gamma=2.0, reduction="mean")
+    return lambda x: channels * kornia.focal_loss(x, case.long_labels, alpha=None, gamma=2.0, reduction="mean")
 
 
 def monai_dice_focal(case: Case) -> Loss | None:
@@ -235,13 +238,13 @@ def monai_unified(case: Case) -> Loss:
 def kornia_lovasz(case: Case) -> Loss | None:
     """Return kornia's Lovász softmax or hinge."""
     loss = kornia.lovasz_softmax_loss if case.softmax else kornia.lovasz_hinge_loss
-    return (lambda x: loss(x, case.labels)) if case.ndim == 2 else None
+    return (lambda x: loss(x, case.long_labels)) if case.ndim == 2 else None
 
 
 def kornia_erosion(case: Case) -> Loss:
     """Return kornia's Hausdorff loss by erosion, which takes probabilities of two classes at least."""
     loss = kornia.HausdorffERLoss() if case.ndim == 2 else kornia.HausdorffERLoss3D()
-    return lambda x: cast(Tensor, loss(x.softmax(1), case.labels.unsqueeze(1)))
+    return lambda x: cast(Tensor, loss(x.softmax(1), case.long_labels.unsqueeze(1)))
 
 
 def given_map(case: Case) -> Loss:
@@ -271,7 +274,7 @@ def monai_levels(case: Case) -> Loss:
     """Return MONAI's deep supervision of its Dice loss, with our weights; it resizes floating targets alone."""
     dice = monai.DiceLoss(softmax=case.softmax, to_onehot_y=case.softmax, sigmoid=not case.softmax, **SMOOTH)
     loss = monai.DeepSupervisionLoss(dice, weights=[4 / 7, 2 / 7, 1 / 7])
-    target = case.labels.unsqueeze(1).float()
+    target = case.long_labels.unsqueeze(1).float()
     return lambda x: loss(levels(x), target)
 
 
@@ -410,7 +413,8 @@ def make_case(shape: str, device: torch.device, seed: int = 0) -> Case:
     labels, memberships = labels.to(device), memberships.float().to(device)
     return Case(
         logits=(8 * moved - 4 + noise).to(device).requires_grad_(),
-        labels=labels,
+        labels=labels.byte(),
+        long_labels=labels,
         memberships=memberships,
         distances=ml.signed_distance_map(memberships, boundary="kervadec"),
         image=memberships[:, -1:] + noise[:, :1].to(device) / 4,
