@@ -299,12 +299,16 @@ def test_samples_and_classes_are_counted_together(name: str) -> None:
 
 
 @pytest.mark.parametrize(
-    "name", ["generalized_dice_loss", "penalty_loss", "generalized_wasserstein_dice_loss", "lovasz_loss"]
+    "name",
+    [*OF_COUNTS, "generalized_dice_loss", "penalty_loss", "generalized_wasserstein_dice_loss", "lovasz_loss"],
 )
 def test_a_batch_is_one_long_sample(name: str) -> None:
     logits, target = 3 * torch.randn(2, 3, 8, 7), labels_of(2, 3, (8, 7))
     longer = loss_of(name, logits.transpose(0, 1).reshape(1, 3, 16, 7), target.reshape(1, 16, 7))
     torch.testing.assert_close(loss_of(name, logits, target, batch=True), longer)
+    weight = [1.0, 2.0, 7.0]
+    longer = loss_of(name, logits.transpose(0, 1).reshape(1, 3, 16, 7), target.reshape(1, 16, 7), weight=weight)
+    torch.testing.assert_close(loss_of(name, logits, target, batch=True, weight=weight), longer)
     half = torch.tensor([[1, 1, 1], [0, 0, 0]])  # what is not labelled does not count in the batch either
     torch.testing.assert_close(
         loss_of(name, logits, target, batch=True, class_mask=half), loss_of(name, logits[:1], target[:1])

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
+import numpy as np
 import pytest
 import torch
 from torch import Tensor
@@ -88,6 +89,22 @@ def test_exponential_and_logarithm_are_good_to_the_last_places() -> None:
     fractions = torch.logspace(-30, 0, 500)
     ours = torch.tensor([_voxel_sums_cpu._log1p(x) for x in fractions.numpy()])
     torch.testing.assert_close(ours, fractions.log1p(), rtol=4e-7, atol=0)
+
+
+@pytest.mark.parametrize("gamma", [0.5, 2.0])
+def test_powers_are_finite_from_0_to_beyond_1(gamma: float) -> None:
+    p = torch.tensor([0.0, 1e-38, 0.3, 1 - 6e-8, 1.0, 1 + 1.2e-7])  # softmax may round to above 1
+    slope = _voxel_sums_torch._focal_slope(p, gamma)
+    assert isinstance(slope, Tensor)
+    assert (slope <= 0).all()
+    assert slope[:2].tolist() == [-1, -1]
+    assert slope[3:].abs().max() < 1e-3
+    assert _voxel_sums_torch.focal_term(torch.ones(6), p, gamma)[3:].abs().max() < 1e-3
+    kernel, term = torch.empty_like(p), torch.ones(6)
+    _voxel_sums_cpu._slope(p.numpy(), np.float32(gamma), kernel.numpy())
+    torch.testing.assert_close(kernel, slope, rtol=1e-5, atol=1e-6)
+    _voxel_sums_cpu._focus(p.numpy(), np.float32(gamma), term.numpy())
+    assert term[3:].abs().max() < 1e-3
 
 
 @pytest.mark.parametrize("channels", [1, 3])
