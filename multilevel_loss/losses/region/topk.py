@@ -11,7 +11,7 @@ from torch import Tensor
 
 from multilevel_loss._checks import Mode, Reduction, check_number
 from multilevel_loss._module import as_module
-from multilevel_loss._reduce import class_weights, full_precision, voxel_weights
+from multilevel_loss._reduce import class_weights, full_precision, reduce, voxel_weights
 from multilevel_loss._targets import Prepared, prepare
 from multilevel_loss.losses.region._cross_entropy import reduce_weighted, voxel_cross_entropy
 
@@ -86,52 +86,43 @@ def topk_loss(
     prepared = prepare(input, target, mode=mode, ignore_index=ignore_index, mask=mask)
     first = prepared.first_class(include_background)
     share = class_weights(weight, class_mask, prepared.logits, first)
-    by_class = reduction == "none" or share is not None or first > 0
-    loss, count = _cross_entropies(prepared, first, by_class)
+    soft = prepared.truth.is_floating_point() or prepared.truth.shape[1] > 1
+    alike = prepared.mask is None and share is None and first == 0 and not (soft and prepared.mode == "multiclass")
+    rows = (1 if batch else len(prepared.logits), -1)
+    if alike and threshold is None and reduction != "none":
+        values = _cross_entropies(prepared).reshape(rows)
+        return reduce(values.topk(_share_of(k, values), dim=1, sorted=False).values, None, reduction)
+    of = voxel_cross_entropy(prepared, first)
+    loss, count = of.loss, of.weight
     of_class = voxel_weights(share, None, loss)
-    counted = None
-    if by_class or prepared.mask is not None:
-        counted = (count if of_class is None else count * of_class) > 0
+    counted = (count if of_class is None else count * of_class) > 0
     hardness = loss.detach()
-    if prepared.mode == "multiclass" and by_class:  # the classes of a voxel are chosen together
-        hardness = hardness.sum(1, keepdim=True)
-        counted = None if counted is None else counted.any(1, keepdim=True)
-    if counted is not None:
-        hardness = hardness.masked_fill(~counted, -torch.inf)
+    if prepared.mode == "multiclass":  # the classes of a voxel are chosen together
+        hardness, counted = hardness.sum(1, keepdim=True), counted.any(1, keepdim=True)
+    hardness = hardness.masked_fill(~counted, -torch.inf)
     if threshold is None:
-        rows = (1 if batch else len(loss), -1)
-        chosen = _hardest(hardness.reshape(rows), None if counted is None else counted.reshape(rows), k)
-        chosen = chosen.view_as(hardness)
+        chosen = _hardest(hardness.reshape(rows), counted.reshape(rows), k).view_as(hardness)
     else:
         chosen = (hardness > -math.log(threshold)).to(loss.dtype)
     return reduce_weighted(loss * chosen, count * chosen, share, reduction)
 
 
-def _cross_entropies(prepared: Prepared, first_class: int, by_class: bool) -> tuple[Tensor, Tensor]:
-    """Return the cross entropies of voxels and their weights; the classes of a softmax are one unless `by_class`."""
-    x = prepared.logits
-    if prepared.mode == "multiclass" and by_class:
-        of = voxel_cross_entropy(prepared, first_class)
-        return of.loss, of.weight
+def _cross_entropies(prepared: Prepared) -> Tensor:
+    """Return the cross entropy of each voxel, (B, *spatial), or of each of the channels of a sigmoid."""
     if prepared.mode == "multiclass":
-        soft = prepared.truth.is_floating_point() or prepared.truth.shape[1] > 1
-        truth = prepared.target if soft else prepared.truth.squeeze(1).long()
-        loss = F.cross_entropy(x, truth, reduction="none", ignore_index=-100 if soft else x.shape[1]).unsqueeze(1)
-        count = prepared.target.sum(1, keepdim=True) if soft else torch.ones_like(loss)
-    else:
-        loss = F.binary_cross_entropy_with_logits(x, prepared.target, reduction="none")[:, first_class:]
-        count = torch.ones_like(loss)
-    if prepared.mask is None:
-        return loss, count
-    return loss.masked_fill(~prepared.mask, 0), count.masked_fill(~prepared.mask, 0)
+        return F.cross_entropy(prepared.logits, prepared.truth.squeeze(1).long(), reduction="none")
+    return F.binary_cross_entropy_with_logits(prepared.logits, prepared.target, reduction="none")
 
 
-def _hardest(hardness: Tensor, counted: Tensor | None, k: float) -> Tensor:
-    """Return 1 for the k % hardest of the counted elements of each row, 0 for the others; None counts them all."""
-    most = max(int(hardness.shape[1] * k / 100), min(1, hardness.shape[1]))
-    places = hardness.topk(most, dim=1, sorted=counted is not None).indices
-    if counted is None:
-        return torch.zeros_like(hardness).scatter_(1, places, 1.0)
+def _share_of(k: float, values: Tensor) -> int:
+    """Return how many are k % of a row of `values`: one at least, of any."""
+    return max(int(values.shape[1] * k / 100), min(1, values.shape[1]))
+
+
+def _hardest(hardness: Tensor, counted: Tensor, k: float) -> Tensor:
+    """Return 1 for the k % hardest of the counted elements of each row, 0 for the others."""
+    most = _share_of(k, hardness)
+    places = hardness.topk(most, dim=1).indices
     number = (counted.sum(1, keepdim=True) * k / 100).floor().clamp_min(1)
     among = torch.arange(most, device=hardness.device) < number
     return torch.zeros_like(hardness).scatter_(1, places, among.to(hardness.dtype))
