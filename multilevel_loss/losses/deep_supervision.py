@@ -123,7 +123,10 @@ def _at_centers(x: Tensor, size: Sequence[int]) -> Tensor:
     """Return x (..., *spatial) of any dtype at the centres of the voxels of another grid."""
     for axis, new in enumerate(size, x.ndim - len(size)):
         old = x.shape[axis]
-        if old != new:
+        if old % new == 0:
+            factor = old // new
+            x = x[(..., slice(factor // 2, None, factor), *[slice(None)] * (x.ndim - 1 - axis))]
+        else:
             position = (torch.arange(new, device=x.device) * 2 + 1) * old // (2 * new)
             x = x.index_select(axis, position)
     return x
