@@ -14,7 +14,7 @@ from torch import Tensor
 
 from multilevel_loss._numba import compiled, run
 
-_BLOCK = 4096  # voxels of a class
+_BLOCK = 2048  # voxels of a class
 _ITEM = 2**15  # voxels of a sample whose sums are added up by one thread
 
 _Reals = NDArray[np.float32]
@@ -157,7 +157,13 @@ def _sigmoid_entropy_sums(x: _Reals, least: _Reals, v: _Reals, w: _Reals) -> tup
 
 
 @compiled()
-def _equal(labels: NDArray[np.generic], label: int, out: _Reals) -> None:
+def _convert(labels: NDArray[np.generic], out: _Reals) -> None:
+    for j in range(out.size):
+        out[j] = np.float32(labels[j])
+
+
+@compiled()
+def _equal(labels: _Reals, label: np.float32, out: _Reals) -> None:
     for j in range(out.size):
         out[j] = _ONE if labels[j] == label else _ZERO
 
@@ -277,19 +283,6 @@ def _by_log_p(
 
 
 @compiled()
-def _load(
-    truth: NDArray[np.generic], weight: _Reals, soft: bool, b: int, c: int, start: int, stop: int, v: _Reals, w: _Reals
-) -> None:
-    """Write the memberships v of class c, and the weights w, which are 1 unless given."""
-    if soft:
-        v[:] = truth[b, c, start:stop]
-    else:
-        _equal(truth[b, 0, start:stop], c, v)
-    if weight.size:
-        w[:] = weight[b, 0, start:stop]
-
-
-@compiled()
 def _forward(
     first: int, last: int, logits: _Reals, truth: NDArray[np.generic], weight: _Reals, soft: bool, softmax: bool,
     squared: bool, entropy: bool, gamma: np.float32, activated: _Reals, sums: NDArray[np.float64],
@@ -297,15 +290,19 @@ def _forward(
     """Write the activation and the sums of items `first` to `last`."""
     batch, channels, voxels = logits.shape
     items = sums.shape[0] // batch
-    scratch = np.ones((6, _BLOCK), np.float32)
+    scratch = np.ones((7, _BLOCK), np.float32)
     for item in range(first, last):
         b, of, begin = item // items, sums[item], item % items * _ITEM
         end = min(begin + _ITEM, voxels)
         for start in range(begin, end, _BLOCK):
             stop = min(start + _BLOCK, end)
             n = stop - start
-            v, w, loss = scratch[0, :n], scratch[1, :n], scratch[2, :n]
-            greatest, total, rest = scratch[3, :n], scratch[4, :n], scratch[5, :n]
+            v, w, labels, loss = scratch[0, :n], scratch[1, :n], scratch[2, :n], scratch[3, :n]
+            greatest, total, rest = scratch[4, :n], scratch[5, :n], scratch[6, :n]
+            if not soft:
+                _convert(truth[b, 0, start:stop], labels)
+            if weight.size:
+                w[:] = weight[b, 0, start:stop]
             if softmax:
                 greatest[:], total[:] = logits[b, 0, start:stop], _ZERO
                 for c in range(1, channels):
@@ -320,7 +317,10 @@ def _forward(
                 x, p = logits[b, c, start:stop], activated[b, c, start:stop]
                 if not softmax:
                     _sigmoid(x, p, total)
-                _load(truth, weight, soft, b, c if soft or channels > 1 else 1, start, stop, v, w)
+                if soft:
+                    v[:] = truth[b, c, start:stop]
+                else:
+                    _equal(labels, np.float32(c if channels > 1 else 1), v)
                 overlap, predicted, members = _counts(v, w, p)
                 of[0, c] += overlap
                 of[1, c] += _dot(w, p, p) if squared else predicted
@@ -360,19 +360,26 @@ def _backward(
 ) -> None:  # fmt: skip
     """Write the gradient of items `first` to `last`."""
     _, channels, voxels = activated.shape
-    scratch = np.ones((5, _BLOCK), np.float32)
+    scratch = np.ones((6, _BLOCK), np.float32)
     for item in range(first, last):
         b, begin = item // items, item % items * _ITEM
         end = min(begin + _ITEM, voxels)
         for start in range(begin, end, _BLOCK):
             stop = min(start + _BLOCK, end)
             n = stop - start
-            v, w, slope = scratch[0, :n], scratch[1, :n], scratch[2, :n]
-            total, rest = scratch[3, :n], scratch[4, :n]
+            v, w, labels = scratch[0, :n], scratch[1, :n], scratch[2, :n]
+            slope, total, rest = scratch[3, :n], scratch[4, :n], scratch[5, :n]
             total[:] = _ZERO
+            if not soft:
+                _convert(truth[b, 0, start:stop], labels)
+            if weight.size:
+                w[:] = weight[b, 0, start:stop]
             for c in range(channels):
                 p, g = activated[b, c, start:stop], gradient[b, c, start:stop]
-                _load(truth, weight, soft, b, c if soft or channels > 1 else 1, start, stop, v, w)
+                if soft:
+                    v[:] = truth[b, c, start:stop]
+                else:
+                    _equal(labels, np.float32(c if channels > 1 else 1), v)
                 by_predicted = by_sums[1, b, c]
                 by_sum, by_squares = (_ZERO, by_predicted) if squared else (by_predicted, _ZERO)
                 _by_log_p(v, w, p, by_sums[0, b, c], by_sum, by_squares, g)
