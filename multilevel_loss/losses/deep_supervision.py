@@ -125,7 +125,7 @@ def _at_centers(x: Tensor, size: Sequence[int]) -> Tensor:
         old = x.shape[axis]
         if old % new == 0:
             factor = old // new
-            x = x[(..., slice(factor // 2, None, factor), *[slice(None)] * (x.ndim - 1 - axis))]
+            x = x.movedim(axis, -1)[..., factor // 2 :: factor].movedim(-1, axis)
         else:
             position = (torch.arange(new, device=x.device) * 2 + 1) * old // (2 * new)
             x = x.index_select(axis, position)
