@@ -156,7 +156,7 @@ def evaluate_case(model: CoarseToFine, case: Case) -> tuple[CaseResult, Segmenta
 
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", message=".*found no organ")  # The table counts empty predictions.
-        segmentation = segment({0: model}, case.image, observe=observe)
+        segmentation = segment({0: model}, case.intensities(), observe=observe)
     result = CaseResult(
         name=case.name,
         patient=case.patient,
@@ -179,7 +179,7 @@ def overlay(case: Case, segmentation: Segmentation, seed: int) -> Overlay:
     generator = torch.Generator().manual_seed(seed)
     points = uncertain_points(logits[None, None], SHOWN_POINTS, generator=generator)[0].double().numpy()
     pixels = np.array([area.left, area.top]) + points * area.size[::-1] - 0.5
-    return Overlay(case.image[j], case.label[j], segmentation.mask[j], pixels)
+    return Overlay(case.intensities(j), case.label[j], segmentation.mask[j], pixels)
 
 
 def run(options: Options, losses: Sequence[str], out: Path, resume: bool, source: Source, say: Say) -> None:

@@ -1,6 +1,6 @@
 """Reading cases, splitting them by patient, and cutting them into units of three slices."""
 
-from reference.data.case import Case, resize_slices, scale_intensities
+from reference.data.case import Case, percentile_window, resize_slices, scale_intensities
 from reference.data.images2d import read_image_folder
 from reference.data.nifti import read_nifti_folder
 from reference.data.phantom import make_phantom
@@ -14,6 +14,7 @@ __all__ = [
     "Unit",
     "make_phantom",
     "neighbor_slices",
+    "percentile_window",
     "read_image_folder",
     "read_nifti_folder",
     "resize_slices",

@@ -8,7 +8,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from reference.data.case import Case, resize_slices, scale_intensities
+from reference.data.case import Case, resize_slices
 from reference.data.pairs import find_pairs
 
 SUFFIXES = (".jpg", ".jpeg", ".png", ".tif", ".tiff")
@@ -27,7 +27,7 @@ def read_image_folder(folder: Path, *, size: int | None = None, threshold: int =
         threshold: a mask pixel brighter than this, 0 to 255, is organ. Masks stored as JPEG need one near the middle.
 
     Returns:
-        The cases, sorted by name: image (1, H, W) in [0, 1], label (1, H, W), spacing in pixels.
+        The cases, sorted by name: image (1, H, W), uint8 (float32 when resized), label (1, H, W), spacing in pixels.
 
     Raises:
         FileNotFoundError: a folder is missing.
@@ -40,9 +40,7 @@ def read_image_folder(folder: Path, *, size: int | None = None, threshold: int =
         if image.shape != mask.shape:
             raise ValueError(f"expected {pair.mask} to have the shape of its image, {image.shape}, got {mask.shape}")
         patient = pair.name.rpartition("-")[0] or pair.name
-        case = Case(
-            pair.name, patient, scale_intensities(image[None], (0, 255)), (mask > threshold)[None], (1.0, 1.0, 1.0)
-        )
+        case = Case(pair.name, patient, image[None], (mask > threshold)[None], (1.0, 1.0, 1.0), window=(0.0, 255.0))
         cases.append(case if size is None else resize_slices(case, size))
     return cases
 

@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 import SimpleITK as sitk  # noqa: N813
 
-from reference.data.case import Case, resize_slices, scale_intensities
+from reference.data.case import Case, percentile_window, resize_slices
 from reference.data.pairs import find_pairs
 
 SUFFIXES = (".nii.gz", ".nii")
@@ -37,7 +37,7 @@ def read_nifti_folder(
         size: pixels of a slice's longer side after resizing in plane; None keeps the volume as it is.
 
     Returns:
-        The cases, sorted by name: image (D, H, W) in [0, 1], label (D, H, W), spacing in mm.
+        The cases, sorted by name: image (D, H, W) in the files' unit, label (D, H, W), spacing in mm.
 
     Raises:
         FileNotFoundError: a folder is missing.
@@ -55,12 +55,14 @@ def read_nifti_folder(
         if not np.allclose(_geometry(image), _geometry(mask), atol=1e-3):
             raise ValueError(f"expected {pair.mask} to lie where its image lies, got another origin, spacing or axes")
         depth, height, width = (float(step) for step in image.GetSpacing()[::-1])
+        values = sitk.GetArrayFromImage(image)
         case = Case(
             pair.name,
             pair.name,
-            scale_intensities(sitk.GetArrayFromImage(image), window),
+            values,
             np.isin(sitk.GetArrayFromImage(mask), labels),
             (depth, height, width),
+            percentile_window(values) if window is None else window,
         )
         cases.append(case if size is None else resize_slices(case, size))
     return cases

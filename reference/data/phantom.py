@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.ndimage import gaussian_filter, gaussian_filter1d
 
-from reference.data.case import Case, scale_intensities
+from reference.data.case import Case
 
 Volume = NDArray[np.float64]
 
@@ -32,7 +32,7 @@ def make_phantom(seed: int, *, size: int = 128, depth: int = 8) -> Case:
         depth: slices, 6 mm apart.
 
     Returns:
-        A case named after its seed: image (depth, size, size), label likewise, spacing in mm.
+        A case named after its seed: image (depth, size, size) in whole HU, label likewise, spacing in mm.
     """
     rng = np.random.default_rng(seed)
     step = FIELD_OF_VIEW / size
@@ -49,9 +49,10 @@ def make_phantom(seed: int, *, size: int = 128, depth: int = 8) -> Case:
     return Case(
         f"phantom-{seed:04d}",
         f"phantom-{seed:04d}",
-        scale_intensities(image, WINDOW),
+        image.round().astype(np.int16),
         label,
         (SLICE_THICKNESS, step, step),
+        WINDOW,
     )
 
 

@@ -71,12 +71,17 @@ class SliceUnits(Dataset[Unit]):
         """Return one unit."""
         number, j = self.slices[index]
         case = self.cases[number]
-        image, label = np.moveaxis(case.image, self.axis, 0), np.moveaxis(case.label, self.axis, 0)
-        neighbors = neighbor_slices(j, len(image))
+        neighbors: tuple[slice | NDArray[np.intp], ...] = (
+            *(slice(None),) * self.axis,
+            neighbor_slices(j, case.image.shape[self.axis]),
+        )
+        image, label = (
+            np.moveaxis(part, self.axis, 0) for part in (case.intensities(neighbors), case.label[neighbors])
+        )
         spacing = [step for axis, step in enumerate(case.spacing) if axis != self.axis]
         return Unit(
-            image=torch.from_numpy(image[neighbors]),
-            label=torch.from_numpy(label[neighbors].astype(np.float32)),
+            image=torch.from_numpy(np.ascontiguousarray(image)),
+            label=torch.from_numpy(label.astype(np.float32, order="C")),
             spacing=torch.tensor(spacing, dtype=torch.float32),
         )
 

@@ -12,6 +12,7 @@ from reference.data import (
     Case,
     SliceUnits,
     neighbor_slices,
+    percentile_window,
     read_image_folder,
     read_nifti_folder,
     resize_slices,
@@ -60,10 +61,16 @@ class TestCase:
     @pytest.mark.parametrize(
         ("changes", "message"),
         [
-            ({"image": np.zeros((3, 5, 7))}, "to be float32 and `label` bool, got float64 and bool"),
+            (
+                {"image": np.zeros((3, 5, 7), dtype=complex)},
+                "floating and `label` bool, got complex128 and bool",
+            ),
+            ({"image": np.zeros((3, 5, 7), dtype=bool)}, "floating and `label` bool, got bool and bool"),
             ({"label": np.zeros((3, 5, 7), dtype=np.uint8)}, "got float32 and uint8"),
-            ({"image": np.full((3, 5, 7), 255, dtype=np.float32)}, r"to lie in \[0, 1\], got 255.0 to 255.0"),
-            ({"image": np.full((3, 5, 7), np.nan, dtype=np.float32)}, r"to lie in \[0, 1\], got nan"),
+            (
+                {"window": (3.0, 3.0)},
+                r"^a: expected `window` to be \(lo, hi\) with hi .*, got \(3.0, 3.0\)",
+            ),
             ({"spacing": (1.0, 0.0, 1.0)}, r"3 positive values \(D, H, W\), got \(1.0, 0.0, 1.0\)"),
             ({"spacing": (1.0, 1.0)}, r"3 positive values \(D, H, W\), got \(1.0, 1.0\)"),
         ],
@@ -74,14 +81,30 @@ class TestCase:
         with pytest.raises(ValueError, match=message):
             Case("a", "a", **fields)
 
+    @pytest.mark.parametrize("dtype", ["uint8", "int16", "uint16", "int32", "float16", "float32", "float64"])
+    def test_intensities_of_a_part_by_hand(self, dtype):
+        image = np.array([[[0, 20], [50, 100]], [[110, 120], [60, 10]]], dtype=dtype)
+        case = Case("a", "a", image, image > 0, (1.0, 1.0, 1.0), window=(10.0, 110.0))
+        expected = np.array([[[0, 0.1], [0.4, 0.9]], [[1, 1], [0.5, 0]]], dtype=np.float32)
+        for index in (..., 1, slice(0, 1), np.array([1, 1, 0]), (slice(None), np.array([0, 0, 1])), (0, slice(1), 1)):
+            part = case.intensities(index)
+            assert part.dtype == np.float32
+            np.testing.assert_array_equal(part, expected[index])
+        np.testing.assert_array_equal(case.image, image)
+
+    def test_intensities_between_0_and_1_stay_bit_for_bit(self):
+        case = make_case()
+        np.testing.assert_array_equal(case.intensities(), case.image)
+        assert not np.shares_memory(case.intensities(), case.image)
+
     def test_resizing_averages_the_image_and_takes_the_majority_of_the_mask(self):
         image = np.array([[[0, 1, 0.5, 0.5], [0, 1, 0.5, 0.5]]], dtype=np.float32)
         label = np.array([[[1, 1, 1, 0], [0, 0, 0, 0]]], dtype=bool)
-        small = resize_slices(Case("a", "a", image, label, (5.0, 1.0, 2.0)), 2)
+        small = resize_slices(Case("a", "a", image, label, (5.0, 1.0, 2.0), (-1.0, 2.0)), 2)
         np.testing.assert_array_equal(small.image, [[[0.5, 0.5]]])
         np.testing.assert_array_equal(small.label, [[[True, False]]])
         assert small.spacing == (5.0, 2.0, 4.0)
-        assert (small.name, small.patient) == ("a", "a")
+        assert (small.name, small.patient, small.window) == ("a", "a", (-1.0, 2.0))
 
     def test_resizing_keeps_the_extent_of_odd_sizes(self):
         case = make_case(shape=(2, 31, 53))
@@ -103,18 +126,18 @@ class TestCase:
         assert scaled.dtype == np.float32
         np.testing.assert_array_equal(scaled, np.array([0, 0, 0.5, 1, 1], dtype=np.float32))
 
-    def test_scaling_without_a_window_takes_percentiles(self):
-        scaled = scale_intensities(np.arange(1001), None)
-        np.testing.assert_array_equal(scaled[[0, 5, 500, 995, 1000]], np.array([0, 0, 0.5, 1, 1], dtype=np.float32))
+    def test_percentiles_as_a_window(self):
+        assert percentile_window(np.arange(1001)) == (5, 995)
 
-    @pytest.mark.parametrize("window", [(1, 1), (5, 2), (float("nan"), 1.0)])
+    @pytest.mark.parametrize("window", [(1, 1), (5, 2), (float("nan"), 1.0), (0.0, float("inf")), (1.0,)])
     def test_scaling_rejects(self, window):
         with pytest.raises(ValueError, match=r"expected `window` to be \(lo, hi\) with hi greater than lo, got"):
             scale_intensities(np.arange(3), window)
 
-    def test_scaling_a_constant_volume_without_a_window_says_why(self):
-        with pytest.raises(ValueError, match=r"got \(7, 7\)"):
-            scale_intensities(np.full(4, 7), None)
+    @pytest.mark.parametrize(("values", "got"), [([7, 7, 7], r"\(7.0, 7.0\)"), ([1, 2, np.nan], r"\(nan, nan\)")])
+    def test_a_volume_without_percentiles_to_take_says_why(self, values, got):
+        with pytest.raises(ValueError, match=f"with hi greater than lo, got {got}"):
+            percentile_window(np.array(values))
 
 
 class TestImageFolder:
@@ -127,7 +150,8 @@ class TestImageFolder:
         assert [case.name for case in cases] == ["PANCREAS_0002-1090", "PANCREAS_0002-2", "a-b-7", "alone"]
         assert [case.patient for case in cases] == ["PANCREAS_0002", "PANCREAS_0002", "a-b", "alone"]
         for case in cases:
-            np.testing.assert_allclose(case.image[0], np.arange(63).reshape(7, 9) / 255, atol=1e-7)
+            np.testing.assert_array_equal(case.image[0], np.arange(63, dtype=np.uint8).reshape(7, 9))
+            np.testing.assert_allclose(case.intensities(0), np.arange(63).reshape(7, 9) / 255, atol=1e-7)
             np.testing.assert_array_equal(case.label[0], np.arange(63).reshape(7, 9) % 9 > 4)
             assert case.spacing == (1.0, 1.0, 1.0)
 
@@ -147,7 +171,7 @@ class TestImageFolder:
         write_pair(tmp_path, image=np.full((20, 40), 51, dtype=np.uint8), mask=np.full((20, 40), 255, dtype=np.uint8))
         case = read_image_folder(tmp_path, size=10)[0]
         assert case.image.shape == (1, 5, 10)
-        np.testing.assert_allclose(case.image, 0.2)
+        np.testing.assert_allclose(case.intensities(), 0.2)
         assert case.label.all()
         assert case.spacing == (1.0, 4.0, 4.0)
 
@@ -234,7 +258,8 @@ class TestNiftiFolder:
         write_nifti_pair(tmp_path, suffix=suffix, spacing=(5.0, 0.5, 0.75))
         (case,) = read_nifti_folder(tmp_path, window=(-100, 240), labels=(2,))
         values = np.arange(60).reshape(3, 4, 5)
-        np.testing.assert_allclose(case.image, ((values * 10 - 300).clip(-100, 240) + 100) / 340, atol=1e-6)
+        np.testing.assert_array_equal(case.image, (values * 10 - 300).astype(np.int16))
+        assert case.window == (-100, 240)
         np.testing.assert_array_equal(case.label, values % 3 == 2)
         assert case.spacing == pytest.approx((5.0, 0.5, 0.75))
         assert (case.name, case.patient) == ("spleen_1", "spleen_1")
