@@ -34,7 +34,7 @@ from multilevel_loss.points import uncertain_points
 from reference.data import Case, SliceUnits, Split, make_phantom, read_image_folder, read_nifti_folder, split_by_patient
 from reference.evaluation import dice_score, hausdorff_distance_95, summarize
 from reference.inference import Segmentation, segment
-from reference.models import Box, CoarseToFine, bounding_box, crop
+from reference.models import Box, CoarseToFine, bounding_box, build_model, crop
 from reference.plots import Overlay, draw_convergence, draw_curves, draw_overlays
 from reference.training import EpochRecord, TrainingConfig, train
 
@@ -198,7 +198,7 @@ def run(options: Options, losses: Sequence[str], out: Path, resume: bool, source
     }
     for loss in losses:
         say(f"training with {loss}")
-        model = CoarseToFine(width=options.width, generator=torch.Generator().manual_seed(options.seed))
+        model = build_model("mll", width=options.width, generator=torch.Generator().manual_seed(options.seed))
         history = train(model, training, validation, budget(loss, options), out / loss, resume=resume)
         say(f"testing {loss}")
         cases = []

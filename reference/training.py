@@ -27,7 +27,7 @@ from multilevel_loss import DiceLoss, LinearRamp, MLLoss, StepAt, uncertain_poin
 from multilevel_loss.schedules import Schedule
 from reference.data import Unit
 from reference.evaluation import dice_score
-from reference.models import CoarseToFine, Stage
+from reference.models import CoarseToFine, Stage, build_model
 from reference.models.crop import image_coords
 
 LAST, BEST = "last.ckpt", "best.ckpt"
@@ -167,7 +167,7 @@ def train(
 def load_model(checkpoint: Path) -> CoarseToFine:
     """Return the model of a checkpoint of :func:`train` on the CPU, in eval mode."""
     state = torch.load(checkpoint, map_location="cpu", weights_only=True)
-    model = CoarseToFine(state["width"])
+    model = build_model(**state["model_config"])
     model.load_state_dict(state["model"])
     return model.eval()
 
@@ -291,7 +291,7 @@ class _Run:
         records = [asdict(record) for record in self.history]
         state = {
             "model": self.model.state_dict(),
-            "width": self.model.width,
+            "model_config": self.model.config,
             "optimizer": self.optimizer.state_dict(),
             "loss": self.loss.state_dict(),
             "precision": self.fabric.strategy.precision.state_dict(),
@@ -320,12 +320,12 @@ class _Run:
         old, new = state["config"], self.config.as_dict()
         changed = sorted(name for name in new if new[name] != old.get(name))
         changed = [name for name in changed if name not in ("epochs", "patience", "accelerator")]
-        if changed or state["width"] != self.model.width:
+        if changed or state["model_config"] != self.model.config:
             raise ValueError(
                 f"expected `config` and `model` to be those of {self.out / LAST}, got "
                 + ", ".join(
                     [f"{name} {new[name]!r} instead of {old.get(name)!r}" for name in changed]
-                    or [f"width {self.model.width} instead of {state['width']}"]
+                    or [f"model {self.model.config} instead of {state['model_config']}"]
                 )
             )
         self.model.load_state_dict(state["model"])

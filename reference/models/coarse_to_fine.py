@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from pathlib import Path
 from typing import Literal, NamedTuple, get_args
 
 import torch
@@ -11,8 +10,11 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from multilevel_loss._checks import check_choice
+from reference.models.branches import Branches
 from reference.models.crop import Box, Margins, bounding_box, crop, jittered_margins, uncrop
 from reference.models.deeplab import DeepLab, upsample
+from reference.models.imagenet import Weights
+from reference.models.multilevel_network import MultiLevelNetwork
 
 Stage = Literal["S", "I", "J"]
 
@@ -23,14 +25,17 @@ class Prediction(NamedTuple):
     Attributes:
         coarse: logits (1, 3, H, W) of the coarse model.
         fine: logits (1, 3, H, W) of the fine model, background outside the box.
-        points: final logits (1, 3, h, w) of the fine model, on the box, 4× coarser than the image.
+        points: final logits (1, 3, h, w) of the fine model, on the box, at its own resolution: of the MLL, 4× coarser
+            than the image.
         box: where the fine model looked.
+        branches: what the branches of the MLN predict, on the image; `fine` is their fusion. None of other models.
     """
 
     coarse: Tensor
     fine: Tensor
     points: Tensor
     box: Box
+    branches: Branches | None
 
 
 class SaliencyTransformation(nn.Module):
@@ -53,18 +58,19 @@ class SaliencyTransformation(nn.Module):
 
 
 class CoarseToFine(nn.Module):
-    """The paper's model of one view, 30,631,038 parameters at its width.
+    """A coarse and a fine model, joined by the saliency transformation: one view; see :func:`build_model`.
 
-    The coarse model segments the unit at out_stride 8; the fine one, at out_stride 4, segments the crop around that,
-    from the image multiplied by the saliency of the coarse segmentation, and the image itself.
+    The coarse model segments the unit; the fine one segments the crop around that, from the image multiplied by the
+    saliency of the coarse segmentation, and the image itself.
 
     Args:
-        width: channels of the first block of both backbones. 64, the paper's, is the ResNet-18 that ImageNet weights
-            fit; a narrower model trains on a CPU.
-        generator: source of the initial weights; torch's own when None.
+        coarse: from units (B, 3, H, W) to logits (B, 3, h, w).
+        fine: from crops (B, 6, H, W) to logits (B, 3, h, w), or to the predictions of its branches.
+        config: what :func:`build_model` makes the same network from, with JSON's types.
 
     Example:
-        >>> model = CoarseToFine(width=4, generator=torch.Generator().manual_seed(0)).eval()
+        >>> from reference.models import build_model
+        >>> model = build_model("mll", width=4, generator=torch.Generator().manual_seed(0)).eval()
         >>> prediction = model(torch.rand(1, 3, 64, 80), stage="J")
         >>> prediction.fine.shape
         torch.Size([1, 3, 64, 80])
@@ -72,32 +78,19 @@ class CoarseToFine(nn.Module):
     Source: sections 2.2, 2.3 and 4.2.
     """
 
-    def __init__(self, width: int = 64, *, generator: torch.Generator | None = None) -> None:
+    def __init__(
+        self, coarse: DeepLab, fine: DeepLab | MultiLevelNetwork, config: Mapping[str, str | int | bool]
+    ) -> None:
         super().__init__()
-        self.width = width
-        self.coarse = DeepLab(3, 3, width=width)
+        self.config = dict(config)
+        self.coarse = coarse
         self.saliency = SaliencyTransformation()
-        self.fine = DeepLab(6, 3, width=width, conv1_stride=1)
-        self._initialize(generator)
+        self.fine = fine
 
-    def _initialize(self, generator: torch.Generator | None) -> None:
-        for module in self.modules():
-            if isinstance(module, nn.Conv2d):
-                nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu", generator=generator)
-                if module.bias is not None:
-                    nn.init.zeros_(module.bias)
-        for classifier in (self.coarse.classifier, self.fine.classifier):
-            nn.init.normal_(classifier.weight, std=0.01, generator=generator)
-        for name, parameter in self.saliency.named_parameters():
-            if name.endswith("bias"):
-                nn.init.ones_(parameter)
-            else:
-                nn.init.normal_(parameter, std=0.01, generator=generator)
-
-    def load_imagenet(self, weights: Mapping[str, Tensor] | str | Path) -> None:
-        """Load torchvision's ImageNet weights of `resnet18` into both backbones; see :class:`ResNet18`."""
+    def load_imagenet(self, weights: Weights = None) -> None:
+        """Load torchvision's ImageNet weights into both models: `resnet18`; see :class:`ResNet18`."""
         for model in (self.coarse, self.fine):
-            model.backbone.load_imagenet(weights)
+            model.load_imagenet(weights)
 
     def coarse_logits(self, image: Tensor) -> Tensor:
         """Return the coarse model's logits (B, 3, H, W) of units (B, 3, H, W)."""
@@ -106,6 +99,14 @@ class CoarseToFine(nn.Module):
     def fine_input(self, image: Tensor, probability: Tensor) -> Tensor:
         """Return what the fine model sees (B, 6, H, W): the image times its saliency, and the image."""
         return torch.cat([image * self.saliency(probability), image], dim=1)
+
+    def fine_logits(self, seen: Tensor) -> Tensor:
+        """Return the fine model's final logits (B, 3, h, w) of crops (B, 6, h, w) of what :meth:`fine_input` returns.
+
+        With branches they are those of the fusion, or of the region branch while the fusion is left out.
+        """
+        output = self.fine(seen)
+        return upsample(output.fusion if isinstance(output, Branches) else output, (seen.shape[2], seen.shape[3]))
 
     def forward(
         self, image: Tensor, label: Tensor | None = None, *, stage: Stage = "J", jitter: torch.Generator | None = None
@@ -121,7 +122,7 @@ class CoarseToFine(nn.Module):
             jitter: source of the random margins of training; None keeps them fixed.
 
         Returns:
-            The logits of both models.
+            The logits of both models, and the predictions of the fine one's branches.
 
         Note:
             The box is not differentiable: the fine model's gradient reaches the coarse one through the saliency.
@@ -139,6 +140,9 @@ class CoarseToFine(nn.Module):
             box = bounding_box(label > 0.5, margins)
         box = box or Box(0, size[0], 0, size[1])
         seen = torch.cat([image, image], dim=1) if stage == "S" else self.fine_input(image, coarse.sigmoid())
-        points = self.fine(crop(seen, box))
-        fine = uncrop(upsample(points, box.size), box, size)
-        return Prediction(coarse, fine, points, box)
+        output = self.fine(crop(seen, box))
+        if isinstance(output, Branches):
+            branches = output.uncrop(box, size)
+            return Prediction(coarse, branches.fusion, output.fusion, box, branches)
+        fine = uncrop(upsample(output, box.size), box, size)
+        return Prediction(coarse, fine, output, box, None)

@@ -81,6 +81,11 @@ def uncrop(x: Tensor, box: Box, size: tuple[int, int], fill: float = BACKGROUND_
     return F.pad(x, (box.left, width - box.right, box.top, height - box.bottom), value=fill)
 
 
+def inside(x: Tensor, box: Box) -> Tensor:
+    """Return the field x (..., H, W) inside `box` and 0 elsewhere."""
+    return uncrop(crop(x, box), box, (x.shape[-2], x.shape[-1]), fill=0.0)
+
+
 def image_coords(coords: Tensor, box: Box, size: tuple[int, int]) -> Tensor:
     """Return the image's coordinates of points of a crop.
 

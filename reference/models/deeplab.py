@@ -6,6 +6,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from reference.models.imagenet import Weights
 from reference.models.resnet import ResNet18, UnitBatchNorm2d
 
 
@@ -31,20 +32,27 @@ class ASPP(nn.Module):
         super().__init__()
         self.branches = nn.ModuleList(
             [
-                _conv_bn_relu(in_channels, channels),
-                *(_conv_bn_relu(in_channels, channels, rate) for rate in (6, 12, 18)),
+                conv_bn_relu(in_channels, channels),
+                *(conv_bn_relu(in_channels, channels, rate) for rate in (6, 12, 18)),
             ]
         )
         self.pooling = nn.Sequential(
             nn.AdaptiveAvgPool2d(1), nn.Conv2d(in_channels, channels, 1), RunningBatchNorm2d(channels), nn.ReLU()
         )
-        self.projection = _conv_bn_relu(5 * channels, channels)
+        self.projection = conv_bn_relu(5 * channels, channels)
 
     def forward(self, x: Tensor) -> Tensor:
         """Return features (B, channels, h, w) of features (B, in_channels, h, w)."""
         pooled = self.pooling(x).expand(-1, -1, *x.shape[2:])
         joined: Tensor = self.projection(torch.cat([*(branch(x) for branch in self.branches), pooled], dim=1))
         return joined
+
+
+class Classifier(nn.Conv2d):
+    """The convolution from features to logits, which keeps their size; it starts undecided, see `initialize`."""
+
+    def __init__(self, in_channels: int, out_channels: int, kernel: int = 1) -> None:
+        super().__init__(in_channels, out_channels, kernel, padding=kernel // 2)
 
 
 class DeepLab(nn.Module):
@@ -70,12 +78,16 @@ class DeepLab(nn.Module):
         super().__init__()
         self.backbone = ResNet18(in_channels, width=width, conv1_stride=conv1_stride, max_pool=max_pool)
         self.aspp = ASPP(self.backbone.out_channels, 4 * width)
-        self.classifier = nn.Conv2d(4 * width, out_channels, 1)
+        self.classifier = Classifier(4 * width, out_channels)
 
     def forward(self, image: Tensor) -> Tensor:
         """Return logits (B, out_channels, ⌈H/out_stride⌉, ⌈W/out_stride⌉) of an image (B, in_channels, H, W)."""
         logits: Tensor = self.classifier(self.aspp(self.backbone(image)))
         return logits
+
+    def load_imagenet(self, weights: Weights = None) -> None:
+        """Load ImageNet weights into the backbone; see :meth:`ResNet18.load_imagenet`."""
+        self.backbone.load_imagenet(weights)
 
 
 def upsample(logits: Tensor, size: tuple[int, int]) -> Tensor:
@@ -83,7 +95,8 @@ def upsample(logits: Tensor, size: tuple[int, int]) -> Tensor:
     return F.interpolate(logits, size, mode="bilinear", align_corners=False)
 
 
-def _conv_bn_relu(in_channels: int, channels: int, rate: int = 0) -> nn.Sequential:
+def conv_bn_relu(in_channels: int, channels: int, rate: int = 0) -> nn.Sequential:
+    """Return a 1×1 convolution, or a 3×3 one of an atrous rate, with normalization and ReLU."""
     kernel, padding, dilation = (3, rate, rate) if rate else (1, 0, 1)
     return nn.Sequential(
         nn.Conv2d(in_channels, channels, kernel, padding=padding, dilation=dilation),

@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from pathlib import Path
-
-import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
+
+from reference.models.imagenet import Weights, load_exactly, read_weights, repeat_input_channels
 
 
 class UnitBatchNorm2d(nn.BatchNorm2d):
@@ -72,44 +70,33 @@ class ResNet18(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Return the features (B, 8·width, ⌈H/out_stride⌉, ⌈W/out_stride⌉) of an image (B, in_channels, H, W)."""
-        x = self.maxpool(F.relu(self.bn1(self.conv1(x))))
-        features: Tensor = self.layer4(self.layer3(self.layer2(self.layer1(x))))
-        return features
+        return self.features(x)[1]
 
-    def load_imagenet(self, weights: Mapping[str, Tensor] | str | Path) -> None:
+    def features(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        """Return the features of the first block (B, width, h, w), twice as fine, and of the last, as `forward`."""
+        first = self.layer1(self.maxpool(F.relu(self.bn1(self.conv1(x)))))
+        return first, self.layer4(self.layer3(self.layer2(first)))
+
+    def load_imagenet(self, weights: Weights = None) -> None:
         """Load the ImageNet weights of torchvision's `resnet18`.
 
         The first convolution's weights are repeated over the input's channels and divided by the number of
         repetitions, so that copies of one image give the features of that image.
 
         Args:
-            weights: a state dict, or the path of a file that holds one. Its classifier `fc` is left out.
+            weights: a state dict, or the path of a file that holds one, or None to download torchvision's
+                IMAGENET1K_V1 into torch.hub's cache. Its classifier `fc` is left out.
 
         Raises:
             ValueError: if a weight is missing, unknown or of another shape, as it is when `width` is not 64.
         """
-        given = weights if isinstance(weights, Mapping) else torch.load(weights, map_location="cpu", weights_only=True)
+        given = read_weights("resnet18", weights)
         state = {name: value for name, value in given.items() if not name.startswith("fc.")}
-        own = self.state_dict()
         if "conv1.weight" in state:
-            repeats, rest = divmod(self.conv1.in_channels, state["conv1.weight"].shape[1])
-            if rest == 0:
-                state["conv1.weight"] = state["conv1.weight"].repeat(1, repeats, 1, 1) / repeats
+            state["conv1.weight"] = repeat_input_channels(state["conv1.weight"], self.conv1.in_channels)
         # The oldest published files lack this counter, which only averages without momentum need.
-        counters = {name: value for name, value in own.items() if name.endswith("num_batches_tracked")}
-        state = counters | state
-        if state.keys() != own.keys():
-            raise ValueError(
-                "expected `weights` to name the parameters of torchvision's resnet18, "
-                f"got missing {sorted(own.keys() - state.keys())[:3]}, unknown {sorted(state.keys() - own.keys())[:3]}"
-            )
-        for name, value in state.items():
-            if value.shape != own[name].shape:
-                raise ValueError(
-                    f"expected `weights` to fit this backbone (width {self.conv1.out_channels}; ImageNet weights need "
-                    f"64), got {name} of shape {tuple(value.shape)} instead of {tuple(own[name].shape)}"
-                )
-        self.load_state_dict(state)
+        counters = {name: value for name, value in self.state_dict().items() if name.endswith("num_batches_tracked")}
+        load_exactly(self, counters | state, "resnet18", self.conv1.out_channels)
 
 
 def _layer(in_channels: int, channels: int, stride: int, dilation: int) -> nn.Sequential:

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from reference.inference import Segmentation, relative_dsc, segment
-from reference.models import CoarseToFine, bounding_box, crop
+from reference.models import CoarseToFine, bounding_box, build_model, crop
 
 Function = Callable[[Tensor], Tensor]
 
@@ -253,7 +253,7 @@ def naive_segment(models: dict[int, CoarseToFine], image: Tensor, tmax: int) -> 
 def test_against_a_naive_oracle(batch_size: int) -> None:
     image = torch.rand(7, 53, 47, generator=torch.Generator().manual_seed(5))
     models = {
-        axis: CoarseToFine(width=2, generator=torch.Generator().manual_seed(seed)).eval()
+        axis: build_model("mll", width=2, generator=torch.Generator().manual_seed(seed)).eval()
         for axis, seed in ((0, 1), (2, 4))
     }
     expected_mask, expected_probability, expected_rdsc = naive_segment(models, image, 2)

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
-from reference.models import CoarseToFine, DeepLab, ResNet18, Stage
+from reference.models import CoarseToFine, DeepLab, ResNet18, Stage, build_model
 from reference.models.coarse_to_fine import SaliencyTransformation
 from reference.models.crop import BACKGROUND_LOGIT, MIN_SIDE, Box, bounding_box
 
@@ -42,7 +42,7 @@ def torchvision_like(generator: torch.Generator) -> dict[str, Tensor]:
 
 def test_parameters_of_the_paper() -> None:
     with torch.device("meta"):
-        model = CoarseToFine()
+        model = build_model("mll")
     assert parameters(model.coarse.backbone) == 11_176_512
     assert parameters(model.coarse.aspp) == parameters(model.fine.aspp) == 4_133_376
     assert parameters(model.coarse.classifier) == 771
@@ -58,7 +58,7 @@ def test_parameters_of_the_paper() -> None:
 )
 def test_flops_of_table_2(conv1_stride: int, max_pool: bool, out_stride: int, flops: float) -> None:
     with torch.device("meta"):
-        model = CoarseToFine()
+        model = build_model("mll")
         model.fine = DeepLab(6, 3, conv1_stride=conv1_stride, max_pool=max_pool)
         with FlopCounterMode(display=False) as counter:
             image = torch.empty(1, 3, 512, 512)
@@ -70,12 +70,12 @@ def test_flops_of_table_2(conv1_stride: int, max_pool: bool, out_stride: int, fl
 
 
 def test_the_model_is_the_third_row_of_table_2() -> None:
-    model = CoarseToFine(width=2)
+    model = build_model("mll", width=2)
     assert (model.coarse.backbone.out_stride, model.fine.backbone.out_stride) == (8, 4)
 
 
 def test_atrous_rates() -> None:
-    layers = dict(CoarseToFine(width=2).fine.named_modules())
+    layers = dict(build_model("mll", width=2).fine.named_modules())
     rates = {name: module.dilation[0] for name, module in layers.items() if isinstance(module, nn.Conv2d)}
     for layer, rate in enumerate((1, 1, 2, 4), start=1):
         assert {rates[f"backbone.layer{layer}.{block}.conv{i}"] for block in (0, 1) for i in (1, 2)} == {rate}
@@ -99,7 +99,7 @@ def test_receptive_field_is_symmetric() -> None:
 def test_imagenet_weights_load_by_torchvision_names(tmp_path: Path) -> None:
     state = torchvision_like(seeded())
     torch.save(state, tmp_path / "resnet18.pth")
-    model = CoarseToFine()
+    model = build_model("mll")
     model.load_imagenet(tmp_path / "resnet18.pth")
     for name, value in model.coarse.backbone.state_dict().items():
         if not name.endswith("num_batches_tracked"):
@@ -113,7 +113,7 @@ def test_imagenet_weights_load_by_torchvision_names(tmp_path: Path) -> None:
 def test_imagenet_weights_need_the_paper_width() -> None:
     message = "(width 8; ImageNet weights need 64), got conv1.weight of shape (64, 3, 7, 7) instead of (8, 3, 7, 7)"
     with pytest.raises(ValueError, match=re.escape(message)):
-        CoarseToFine(width=8).load_imagenet(torchvision_like(seeded()))
+        build_model("mll", width=8).load_imagenet(torchvision_like(seeded()))
 
 
 def test_imagenet_weights_of_another_network() -> None:
@@ -125,7 +125,7 @@ def test_imagenet_weights_of_another_network() -> None:
 
 
 def test_saliency_starts_near_the_identity() -> None:
-    model = CoarseToFine(width=2, generator=seeded())
+    model = build_model("mll", width=2, generator=seeded())
     image = torch.rand(1, 3, 20, 24, generator=seeded(1))
     seen = model.fine_input(image, torch.rand(1, 3, 20, 24, generator=seeded(2)))
     assert seen.shape == (1, 6, 20, 24)
@@ -148,8 +148,8 @@ def test_saliency_by_hand() -> None:
 
 
 def test_initial_weights_come_from_the_generator() -> None:
-    one, two = (CoarseToFine(width=2, generator=seeded(7)).state_dict() for _ in range(2))
-    other = CoarseToFine(width=2, generator=seeded(8)).state_dict()
+    one, two = (build_model("mll", width=2, generator=seeded(7)).state_dict() for _ in range(2))
+    other = build_model("mll", width=2, generator=seeded(8)).state_dict()
     assert all(torch.equal(one[name], two[name]) for name in one)
     assert not torch.equal(one["fine.aspp.projection.0.weight"], other["fine.aspp.projection.0.weight"])
 
@@ -172,7 +172,7 @@ def background(model: CoarseToFine, logit: float = -5.0) -> CoarseToFine:
 @pytest.mark.parametrize("stage", ["S", "I"])
 def test_label_box_of_the_first_stages(unit: tuple[Tensor, Tensor], stage: Stage) -> None:
     image, label = unit
-    prediction = CoarseToFine(width=2)(image, label, stage=stage)
+    prediction = build_model("mll", width=2)(image, label, stage=stage)
     assert prediction.box == Box(10, 60, 15, 70)
     assert prediction.coarse.shape == prediction.fine.shape == (1, 3, 72, 90)
     assert prediction.points.shape == (1, 3, 13, 14)
@@ -186,7 +186,7 @@ def test_stages_join_the_models(unit: tuple[Tensor, Tensor]) -> None:
     """S trains the models apart; in I and J the fine model's loss reaches the coarse model through the saliency."""
     image, label = unit
     for stage, joint in (("S", False), ("I", True), ("J", True)):
-        model = CoarseToFine(width=2, generator=seeded())
+        model = build_model("mll", width=2, generator=seeded())
         model(image, label, stage=stage).fine.sum().backward()
         reached = [module.classifier.weight.grad is not None for module in (model.coarse, model.fine)]
         assert reached == [joint, True], stage
@@ -195,7 +195,7 @@ def test_stages_join_the_models(unit: tuple[Tensor, Tensor]) -> None:
 
 def test_the_first_stage_shows_the_raw_image(unit: tuple[Tensor, Tensor]) -> None:
     image, label = unit
-    model = CoarseToFine(width=2).eval()
+    model = build_model("mll", width=2).eval()
     prediction = model(image, label, stage="S")
     raw = image[..., 10:60, 15:70]
     torch.testing.assert_close(prediction.points, model.fine(torch.cat([raw, raw], 1)))
@@ -203,7 +203,7 @@ def test_the_first_stage_shows_the_raw_image(unit: tuple[Tensor, Tensor]) -> Non
 
 def test_coarse_box_of_the_last_stage(unit: tuple[Tensor, Tensor]) -> None:
     image, label = unit
-    model = CoarseToFine(width=2, generator=seeded(3)).eval()
+    model = build_model("mll", width=2, generator=seeded(3)).eval()
     prediction = model(image, label, stage="J")
     assert prediction.box == bounding_box(prediction.coarse >= 0)
     seen = model.fine_input(image, prediction.coarse.sigmoid())
@@ -215,7 +215,7 @@ def test_coarse_box_of_the_last_stage(unit: tuple[Tensor, Tensor]) -> None:
 
 def test_empty_coarse_box_falls_back_to_the_label_then_to_the_image(unit: tuple[Tensor, Tensor]) -> None:
     image, label = unit
-    model = background(CoarseToFine(width=2))
+    model = background(build_model("mll", width=2))
     assert model(image, label, stage="J").box == Box(10, 60, 15, 70)
     assert model(image, torch.zeros_like(label), stage="J").box == Box(0, 72, 0, 90)
     assert model(image).box == Box(0, 72, 0, 90)
@@ -223,7 +223,7 @@ def test_empty_coarse_box_falls_back_to_the_label_then_to_the_image(unit: tuple[
 
 def test_jitter_moves_the_box(unit: tuple[Tensor, Tensor]) -> None:
     image, label = unit
-    model = CoarseToFine(width=2).eval()
+    model = build_model("mll", width=2).eval()
     generator = seeded(1)
     boxes = {model(image, label, stage="S", jitter=generator).box for _ in range(12)}
     assert len(boxes) > 3
@@ -232,7 +232,7 @@ def test_jitter_moves_the_box(unit: tuple[Tensor, Tensor]) -> None:
 
 def test_training_at_batch_1_with_the_smallest_crop() -> None:
     """Image pooling leaves one value a channel: its normalization uses, and keeps, the running statistics."""
-    fine = CoarseToFine(width=2).fine
+    fine = build_model("mll", width=2).fine
     fine(torch.rand(1, 6, MIN_SIDE, MIN_SIDE)).sum().backward()
     pooled = fine.aspp.pooling[2]
     assert pooled.weight.grad is not None
@@ -245,11 +245,11 @@ def test_unit_shape_is_checked(shape: tuple[int, ...]) -> None:
     with pytest.raises(
         ValueError, match=re.escape(f"`image` to be one unit of slices (1, 3, H, W), got shape {shape}")
     ):
-        CoarseToFine(width=2)(torch.rand(shape))
+        build_model("mll", width=2)(torch.rand(shape))
 
 
 def test_stage_is_checked() -> None:
-    model = CoarseToFine(width=2)
+    model = build_model("mll", width=2)
     with pytest.raises(ValueError, match="expected `stage` to be one of 'S', 'I', 'J', got 'P'"):
         model(torch.rand(1, 3, 16, 16), stage="P")
     with pytest.raises(ValueError, match="expected `label` in stage I, which crops by it, got None"):

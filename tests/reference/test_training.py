@@ -15,7 +15,7 @@ from torch.utils.data import Dataset
 
 from multilevel_loss import DiceLoss, LinearRamp, StepAt, signed_distance_map
 from reference.data import Unit
-from reference.models import CoarseToFine
+from reference.models import CoarseToFine, build_model
 from reference.training import TrainingConfig, load_model, train
 
 SIZE = (36, 44)
@@ -58,7 +58,7 @@ class Squares(Dataset[Unit]):
 
 
 def tiny(seed: int = 0) -> CoarseToFine:
-    return CoarseToFine(width=2, generator=torch.Generator().manual_seed(seed))
+    return build_model("mll", width=2, generator=torch.Generator().manual_seed(seed))
 
 
 def constant(coarse: float, fine: float) -> CoarseToFine:
@@ -156,7 +156,7 @@ def test_load_model(uninterrupted: Path) -> None:
 
 def test_training_learns(tmp_path: Path) -> None:
     config = replace(CONFIG, epochs=10, learning_rate=1e-2, halving_epoch=8, reset_epoch=None)
-    model = CoarseToFine(width=4, generator=torch.Generator().manual_seed(0))
+    model = build_model("mll", width=4, generator=torch.Generator().manual_seed(0))
     history = train(model, Squares(8), Squares(4), config, tmp_path)
     assert history[-1].region < 0.5 * history[0].region
     assert history[-1].coarse < 0.7 * history[0].coarse
@@ -290,8 +290,8 @@ def test_unsharable_checkpoint(tmp_path: Path) -> None:
     path = re.escape(str(tmp_path / "last.ckpt"))
     with pytest.raises(ValueError, match=rf"those of {path}, got beta 0\.0 instead of 'StepAt.*', seed 5 instead of 0"):
         train(tiny(), Squares(2), Squares(1), replace(config, seed=5, beta=0.0), tmp_path, resume=True)
-    with pytest.raises(ValueError, match="got width 4 instead of 2"):
-        train(CoarseToFine(4), Squares(2), Squares(1), config, tmp_path, resume=True)
+    with pytest.raises(ValueError, match=r"got model .*'width': 4.* instead of .*'width': 2"):
+        train(build_model("mll", width=4), Squares(2), Squares(1), config, tmp_path, resume=True)
 
 
 def test_loss_that_is_not_finite_keeps_the_checkpoint(tmp_path: Path) -> None:
