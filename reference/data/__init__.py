@@ -4,11 +4,14 @@ from reference.data.case import Case, percentile_window, resize_slices, scale_in
 from reference.data.images2d import read_image_folder
 from reference.data.nifti import read_nifti_folder
 from reference.data.phantom import make_phantom
+from reference.data.scan import Geometry, Scan, read_scan, write_like
 from reference.data.splits import Split, split_by_patient
 from reference.data.units import SliceUnits, Unit, neighbor_slices
 
 __all__ = [
     "Case",
+    "Geometry",
+    "Scan",
     "SliceUnits",
     "Split",
     "Unit",
@@ -17,7 +20,9 @@ __all__ = [
     "percentile_window",
     "read_image_folder",
     "read_nifti_folder",
+    "read_scan",
     "resize_slices",
     "scale_intensities",
     "split_by_patient",
+    "write_like",
 ]

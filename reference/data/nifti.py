@@ -1,20 +1,16 @@
-"""A folder of NIfTI volumes and label maps, laid out as the Medical Segmentation Decathlon does."""
-
-# mypy: disable-error-code="no-untyped-call"
+"""Volumes and label maps as pairs of files, laid out as the Medical Segmentation Decathlon does."""
 
 from __future__ import annotations
 
-import gzip
 from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
-import SimpleITK as sitk  # noqa: N813
+from numpy.typing import NDArray
 
 from reference.data.case import Case, percentile_window, resize_slices
-from reference.data.pairs import find_pairs
-
-SUFFIXES = (".nii.gz", ".nii")
+from reference.data.pairs import Pair, find_pairs
+from reference.data.scan import NIFTI_SUFFIXES, read_scan
 
 
 def read_nifti_folder(
@@ -26,9 +22,6 @@ def read_nifti_folder(
 ) -> list[Case]:
     """Read `folder/imagesTr/` and `folder/labelsTr/`; every volume is one patient.
 
-    Volumes are turned to one orientation first: D runs from feet to head, H from front to back, W from the patient's
-    right to left, whatever order the file stores.
-
     Args:
         folder: holds `imagesTr` and `labelsTr`.
         window: intensities (lo, hi) that become 0 and 1, in the unit of the files, e.g. (-100, 240) HU; those outside
@@ -37,70 +30,63 @@ def read_nifti_folder(
         size: pixels of a slice's longer side after resizing in plane; None keeps the volume as it is.
 
     Returns:
-        The cases, sorted by name: image (D, H, W) in the files' unit, label (D, H, W), spacing in mm.
+        The cases, sorted by name, as `read_pair` reads them.
 
     Raises:
         FileNotFoundError: a folder is missing.
-        ValueError: an image without labels or labels without image, a file that is truncated, unreadable or not 3-D,
-            an image and labels of different shapes or positions in space.
+        ValueError: an image without labels or labels without image; what `read_pair` raises.
     """
-    cases = []
-    for pair in find_pairs(Path(folder) / "imagesTr", Path(folder) / "labelsTr", SUFFIXES):
-        image, mask = _read_volume(pair.image), _read_volume(pair.mask)
-        if image.GetSize() != mask.GetSize():
-            raise ValueError(
-                f"expected {pair.mask} to have the shape of its image, {image.GetSize()[::-1]}, "
-                f"got {mask.GetSize()[::-1]}"
-            )
-        if not np.allclose(_geometry(image), _geometry(mask), atol=1e-3):
-            raise ValueError(f"expected {pair.mask} to lie where its image lies, got another origin, spacing or axes")
-        depth, height, width = (float(step) for step in image.GetSpacing()[::-1])
-        values = sitk.GetArrayFromImage(image)
-        case = Case(
-            pair.name,
-            pair.name,
-            values,
-            np.isin(sitk.GetArrayFromImage(mask), labels),
-            (depth, height, width),
-            percentile_window(values) if window is None else window,
-        )
-        cases.append(case if size is None else resize_slices(case, size))
-    return cases
+    pairs = find_pairs(Path(folder) / "imagesTr", Path(folder) / "labelsTr", NIFTI_SUFFIXES)
+    cases = (read_pair(pair, window=window, labels=labels) for pair in pairs)
+    return [case if size is None else resize_slices(case, size) for case in cases]
 
 
-def _read_volume(path: Path) -> sitk.Image:
-    reader = sitk.ImageFileReader()
-    reader.SetFileName(str(path))
-    try:
-        reader.ReadImageInformation()
-        image = reader.Execute()
-    except RuntimeError as error:
-        raise ValueError(f"expected {path} to be a NIfTI volume, but it cannot be read") from error
-    if image.GetDimension() != 3 or image.GetNumberOfComponentsPerPixel() != 1:
+def read_pair(
+    pair: Pair, *, window: tuple[float, float] | None, labels: Sequence[int] = (1,), channel: int | None = None
+) -> Case:
+    """Read a volume and its label map, in any formats and orders of axes that `read_scan` knows, as one patient.
+
+    Args:
+        pair: the files.
+        window: as `read_nifti_folder` takes it.
+        labels: the label values that together are the organ.
+        channel: of an image with several, from 0.
+
+    Returns:
+        Image (D, H, W) in the unit of the file, label (D, H, W), spacing in mm; the axes run as in `Scan`.
+
+    Raises:
+        ValueError: a file that `read_scan` refuses, an image and labels of different shapes or positions in space,
+            labels that are not whole numbers.
+    """
+    image, mask = read_scan(pair.image, channel=channel), read_scan(pair.mask)
+    if image.image.shape != mask.image.shape:
         raise ValueError(
-            f"expected {path} to be a 3-D volume of one value a voxel, got {image.GetDimension()} axes and "
-            f"{image.GetNumberOfComponentsPerPixel()} values a voxel"
+            f"expected {pair.mask} to have the shape of its image, {image.image.shape}, got {mask.image.shape}"
         )
-    # ITK reads a truncated file as if its missing end were zeros.
-    needed = float(reader.GetMetaData("vox_offset")) + image.GetNumberOfPixels() * int(reader.GetMetaData("bitpix")) / 8
-    if _uncompressed_bytes(path) < needed:
-        raise ValueError(f"expected {path} to be a whole NIfTI volume, but it is truncated")
-    oriented: sitk.Image = sitk.DICOMOrient(image, "LPS")
-    return oriented
+    apart = np.abs(image.geometry.frame() - mask.geometry.frame())
+    # A step that is off by this much adds up over the slices of a long volume to a fraction of a voxel.
+    if apart[0].max() > 0.1 * min(image.spacing) or apart[1:].max() > 1e-3:
+        raise ValueError(
+            f"expected {pair.mask} to lie where its image lies, got an origin {apart[0].max():.3g} mm away and steps "
+            f"between voxels that differ by {apart[1:].max():.3g} mm"
+        )
+    return Case(
+        pair.name,
+        pair.name,
+        image.image,
+        select_labels(mask.image, labels, pair.mask),
+        image.spacing,
+        percentile_window(image.image) if window is None else window,
+    )
 
 
-def _uncompressed_bytes(path: Path) -> int:
-    if path.suffix != ".gz":
-        return path.stat().st_size
-    length = 0
-    try:
-        with gzip.open(path) as stream:
-            while block := stream.read(1 << 20):
-                length += len(block)
-    except (EOFError, gzip.BadGzipFile):
-        return 0
-    return length
+def select_labels(values: NDArray[np.number], labels: Sequence[int], path: Path) -> NDArray[np.bool_]:
+    """Return where a label map read from `path` has one of `labels`.
 
-
-def _geometry(image: sitk.Image) -> list[float]:
-    return [*image.GetOrigin(), *image.GetSpacing(), *image.GetDirection()]
+    Raises:
+        ValueError: the map holds values that are not whole numbers: it is no label map.
+    """
+    if values.dtype.kind == "f" and not np.array_equal(values, np.round(values)):
+        raise ValueError(f"expected {path} to hold whole numbers, got others: it is no label map")
+    return np.isin(values, labels)
