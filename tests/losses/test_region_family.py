@@ -323,10 +323,49 @@ def test_scale_of_the_weights_does_not_matter(name: str, options: dict[str, Any]
     for weight in ([5.0, 10.0, 40.0], torch.tensor([1, 2, 8])):
         torch.testing.assert_close(loss_of(name, logits, target, weight=weight, **options), expected)
     assert not torch.isclose(loss_of(name, logits, target, **options), expected)
-    without_background = loss_of(name, logits, target, include_background=False, **options)
-    torch.testing.assert_close(loss_of(name, logits, target, weight=[0, 1, 1], **options), without_background)
+    without_background = loss_of(name, logits, target, weight=[0, 1, 1], **options)
     labelled = loss_of(name, logits, target, class_mask=torch.tensor([[0, 1, 1]] * 2), **options)
     torch.testing.assert_close(labelled, without_background)
+    if name not in OF_VOXELS + SUMS:
+        left_out = loss_of(name, logits, target, include_background=False, **options)
+        torch.testing.assert_close(left_out, without_background)
+
+
+@pytest.mark.parametrize("name", OF_VOXELS)
+def test_a_softmax_is_taught_on_the_background_and_several_sigmoids_are_not(name: str) -> None:
+    logits, target = 3 * torch.randn(2, 3, 8, 7), labels_of(2, 3, (8, 7))
+    torch.testing.assert_close(loss_of(name, logits, target, include_background=False), loss_of(name, logits, target))
+    several, options = one_hot(target, 3), {"mode": "multilabel"}
+    torch.testing.assert_close(
+        loss_of(name, logits, several, include_background=False, **options),
+        loss_of(name, logits[:, 1:], several[:, 1:], **options),
+    )
+
+
+@pytest.mark.parametrize(
+    ("name", "terms"),
+    [
+        ("dice_ce_loss", {"dice_loss": 1.0, "cross_entropy_loss": 1.0}),
+        ("dice_focal_loss", {"dice_loss": 1.0, "focal_loss": 0.5}),
+    ],
+)
+def test_sums_leave_the_background_out_of_each_term_as_the_term_does(name: str, terms: dict[str, float]) -> None:
+    logits, target = 3 * torch.randn(2, 3, 8, 7), labels_of(2, 3, (8, 7))
+    for options in ({}, {"weight": [1.0, 2.0, 7.0]}, {"mode": "multilabel"}):
+        truth = one_hot(target, 3) if "mode" in options else target
+        shared = options | {"include_background": False}
+        expected = sum(factor * loss_of(term, logits, truth, **shared) for term, factor in terms.items())
+        torch.testing.assert_close(loss_of(name, logits, truth, **shared), expected)
+
+
+@pytest.mark.parametrize("name", SUMS)
+def test_a_false_voxel_costs_more_though_the_background_is_left_out(name: str) -> None:
+    logits = torch.tensor([[[6.0, 6, 6, 6, 6, 0], [0, 0, 0, 0, 0, 6]]], requires_grad=True)
+    loss = loss_of(name, logits, torch.tensor([[0, 0, 0, 0, 0, 1]]), include_background=False)
+    (gradient,) = torch.autograd.grad(loss, logits)
+    dice = F.dice_loss(logits, torch.tensor([[0, 0, 0, 0, 0, 1]]), include_background=False)
+    (of_dice,) = torch.autograd.grad(dice, logits)
+    assert (gradient[0, 1, :5] > (of_dice / 2)[0, 1, :5]).all()
 
 
 @pytest.mark.parametrize("name", OF_VOXELS)

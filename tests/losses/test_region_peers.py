@@ -108,9 +108,11 @@ def test_sums_of_monai(shape: tuple[int, ...], squared: bool) -> None:
     logits, target = case(shape)
     common = {"squared_pred": squared, "smooth_nr": 1e-5, "smooth_dr": 1e-5, "batch": True}
     mapped = {"squared": squared, "smooth_nr": 1e-5, "smooth_dr": 1e-5, "batch": True}
-    theirs = monai("DiceCELoss", shape, lambda_dice=0.7, lambda_ce=2.0, **common)
-    ours = F.dice_ce_loss(logits, target, dice_weight=0.7, ce_weight=2.0, **mapped)
-    agree(ours, theirs(logits, target), logits)
+    for background in (True, False):
+        both = {"include_background": background}
+        theirs = monai("DiceCELoss", shape, lambda_dice=0.7, lambda_ce=2.0, **common, **both)
+        ours = F.dice_ce_loss(logits, target, dice_weight=0.7, ce_weight=2.0, **mapped, **both)
+        agree(ours, theirs(logits, target), logits)
     if shape[1] == 1:  # its focal term knows sigmoid alone, even beside a softmax Dice
         theirs = monai("DiceFocalLoss", shape, lambda_focal=0.5, gamma=1.5, **common)
         agree(F.dice_focal_loss(logits, target, gamma=1.5, **mapped), theirs(logits, target), logits, 1e-5)

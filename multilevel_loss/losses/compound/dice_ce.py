@@ -11,7 +11,11 @@ from multilevel_loss._module import as_module
 from multilevel_loss._reduce import class_weights, full_precision
 from multilevel_loss._targets import prepare
 from multilevel_loss.losses.region._counts import Average, Empty, reduce_scores, soft_counts
-from multilevel_loss.losses.region._cross_entropy import reduce_weighted, summed_cross_entropy
+from multilevel_loss.losses.region._cross_entropy import (
+    first_of_cross_entropy,
+    reduce_weighted,
+    summed_cross_entropy,
+)
 from multilevel_loss.losses.region._voxel_sums import voxel_sums
 from multilevel_loss.losses.region.dice import dice_score
 
@@ -49,7 +53,8 @@ def dice_ce_loss(
             (B, C, *spatial), floating in [0, 1].
         mode: "binary" (sigmoid), "multiclass" (softmax) or "multilabel" (sigmoid); None for binary when C = 1,
             multiclass otherwise.
-        include_background: False leaves class 0 of several out of both terms.
+        include_background: False leaves class 0 of several out of Dice, and for multilabel of both terms; the softmax
+            of the other needs all of its classes.
         dice_weight: λ_D, at least 0.
         ce_weight: λ_C, at least 0.
         squared: sum p² and v² in the denominator of Dice (V-Net).
@@ -74,7 +79,7 @@ def dice_ce_loss(
 
     Note:
         Finite, with finite gradients, for any finite logits. Cross entropy gives Dice the gradient it lacks where a
-        class is absent. nnU-Net leaves the background out of Dice alone: add the two losses for that.
+        class is absent.
 
     Example:
         >>> import torch
@@ -88,7 +93,7 @@ def dice_ce_loss(
     check_number("dice_weight", dice_weight, minimum=0)
     check_number("ce_weight", ce_weight, minimum=0)
     prepared = prepare(input, target, mode=mode, ignore_index=ignore_index, mask=mask)
-    first = prepared.first_class(include_background)
+    first = first_of_cross_entropy(prepared, include_background)
     sums = voxel_sums(prepared, squared=squared, gamma=0.0)
     counts = soft_counts(
         prepared,

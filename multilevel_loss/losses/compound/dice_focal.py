@@ -11,7 +11,11 @@ from multilevel_loss._module import as_module
 from multilevel_loss._reduce import class_weights, full_precision
 from multilevel_loss._targets import prepare
 from multilevel_loss.losses.region._counts import Average, Empty, reduce_scores, soft_counts
-from multilevel_loss.losses.region._cross_entropy import reduce_weighted, summed_cross_entropy
+from multilevel_loss.losses.region._cross_entropy import (
+    first_of_cross_entropy,
+    reduce_weighted,
+    summed_cross_entropy,
+)
 from multilevel_loss.losses.region._voxel_sums import voxel_sums
 from multilevel_loss.losses.region.dice import dice_score
 from multilevel_loss.losses.region.focal import alpha_balanced, check_alpha
@@ -52,7 +56,8 @@ def dice_focal_loss(
             (B, C, *spatial), floating in [0, 1].
         mode: "binary" (sigmoid), "multiclass" (softmax) or "multilabel" (sigmoid); None for binary when C = 1,
             multiclass otherwise.
-        include_background: False leaves class 0 of several out of both terms.
+        include_background: False leaves class 0 of several out of Dice, and for multilabel of both terms; the softmax
+            of the other needs all of its classes.
         dice_weight: λ_D, at least 0.
         focal_weight: λ_F, at least 0.
         gamma: γ of the focal loss, at least 0.
@@ -95,7 +100,7 @@ def dice_focal_loss(
     check_number("gamma", gamma, minimum=0)
     check_alpha(alpha)
     prepared = prepare(input, target, mode=mode, ignore_index=ignore_index, mask=mask)
-    first = prepared.first_class(include_background)
+    first = first_of_cross_entropy(prepared, include_background)
     sums = voxel_sums(prepared, squared=squared, gamma=gamma)
     counts = soft_counts(
         prepared,
@@ -111,7 +116,7 @@ def dice_focal_loss(
     dice = reduce_scores(dice_score(counts, smooth_nr, smooth_dr), counts, "mean")
     of = summed_cross_entropy(prepared, sums, first)
     share = class_weights(weight, class_mask, prepared.logits, first)
-    loss = alpha_balanced(of, alpha, background=1 - first)
+    loss = alpha_balanced(of, alpha)
     return dice_weight * dice + focal_weight * reduce_weighted(loss, of.weight, share, "mean")
 
 

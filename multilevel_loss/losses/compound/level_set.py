@@ -42,7 +42,8 @@ def level_set_loss(
             (B, C, *spatial), floating in [0, 1].
         mode: "binary" (sigmoid), "multiclass" (softmax) or "multilabel" (sigmoid); None for binary when C = 1,
             multiclass otherwise.
-        include_background: False leaves class 0 of several out of both terms.
+        include_background: False leaves class 0 of several out of the level set term, and for multilabel of both; the
+            softmax of the other needs all of its classes.
         level_set_weight: λ, at least 0.
         epsilon: ε, greater than 0: the smaller it is, the steeper is the step H at p = ½.
         ignore_index: label of voxels that do not count.

@@ -45,7 +45,8 @@ def nested_level_set_loss(
             count together.
         mode: "binary" (sigmoid), "multiclass" (softmax) or "multilabel" (sigmoid); None for binary when C = 1,
             multiclass otherwise.
-        include_background: False leaves class 0 of several out of both terms.
+        include_background: False leaves class 0 of several out of the boundaries, and for multilabel of both terms; the
+            softmax of the regions needs all of its classes.
         boundary_weight: λ, at least 0.
         ignore_index: label of voxels that do not count; nor do their neighbours for the boundary.
         mask: (B, *spatial) or (B, 1, *spatial), nonzero where a voxel counts; likewise.

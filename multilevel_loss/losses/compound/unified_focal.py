@@ -12,7 +12,11 @@ from multilevel_loss._module import as_module
 from multilevel_loss._reduce import class_weights, full_precision, reduce
 from multilevel_loss._targets import prepare
 from multilevel_loss.losses.region._counts import SoftCounts, soft_counts
-from multilevel_loss.losses.region._cross_entropy import reduce_weighted, summed_cross_entropy
+from multilevel_loss.losses.region._cross_entropy import (
+    first_of_cross_entropy,
+    reduce_weighted,
+    summed_cross_entropy,
+)
 from multilevel_loss.losses.region._voxel_sums import voxel_sums
 from multilevel_loss.losses.region.focal_tversky import finite_slope_power
 from multilevel_loss.losses.region.tversky import tversky_score
@@ -51,7 +55,8 @@ def unified_focal_loss(
             (B, C, *spatial), floating in [0, 1].
         mode: "binary" (sigmoid), "multiclass" (softmax) or "multilabel" (sigmoid); None for binary when C = 1,
             multiclass otherwise.
-        include_background: False leaves class 0 of several out of both terms.
+        include_background: False leaves class 0 of several out of the overlap, and for multilabel of both terms; the
+            softmax of the other needs all of its classes.
         focal_weight: λ, from 0 to 1.
         delta: δ, from 0 to 1: how much more a missed voxel of a structure counts than a false one.
         gamma: γ, at least 0 and below 1: how much the background fades in L_F, and the structures are enhanced in L_T.
@@ -88,7 +93,7 @@ def unified_focal_loss(
         if not 0 <= value <= 1 or (name == "gamma" and value == 1):
             raise ValueError(f"expected `{name}` to be from 0 to 1{', exclusive' * (name == 'gamma')}, got {value!r}")
     prepared = prepare(input, target, mode=mode, ignore_index=ignore_index, mask=mask)
-    first = prepared.first_class(include_background)
+    first = first_of_cross_entropy(prepared, include_background)
     share = class_weights(weight, class_mask, prepared.logits, first)
     sums = voxel_sums(prepared, gamma=0.0)
     of, faded = (summed_cross_entropy(prepared, part, first) for part in (sums, voxel_sums(prepared, gamma=gamma)))
@@ -109,9 +114,9 @@ def unified_focal_loss(
 
     enhanced = finite_slope_power(tversky(counts), 1 - gamma)
     if faded.negative is None:  # softmax
-        structure = torch.arange(first, prepared.logits.shape[1], device=prepared.device) > 0
+        structure = torch.arange(prepared.logits.shape[1], device=prepared.device) > 0
         focal = torch.where(structure, delta * of.positive, (1 - delta) * faded.positive)
-        overlap = torch.where(structure, enhanced, tversky(counts))
+        overlap = torch.where(structure[prepared.first_class(include_background) :], enhanced, tversky(counts))
     else:
         focal = delta * of.positive + (1 - delta) * faded.negative
         overlap = (enhanced + tversky(_complement(counts))) / 2

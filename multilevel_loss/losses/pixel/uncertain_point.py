@@ -12,6 +12,7 @@ from multilevel_loss._checks import Mode, Reduction
 from multilevel_loss._module import as_module
 from multilevel_loss._reduce import class_weights, full_precision, reduce
 from multilevel_loss._targets import Prepared, prepare
+from multilevel_loss.losses.region._cross_entropy import first_of_cross_entropy
 from multilevel_loss.points import nearest_points, sample_memberships, sample_points, uncertain_points
 
 
@@ -113,8 +114,7 @@ def point_cross_entropy(
     reduction: Reduction,
 ) -> Tensor:
     """Reduce the cross entropy of logits (B, C, P) at points (B, P, D)."""
-    # A softmax learns what is background from the points on it alone: without them, more foreground is always better.
-    first = 0 if prepared.mode == "multiclass" else prepared.first_class(include_background)
+    first = first_of_cross_entropy(prepared, include_background)
     of_class = class_weights(weight, class_mask, prepared.logits, first)
     truth = sample_memberships(
         prepared.truth, prepared.logits.shape[1], point_coords, prepared.mask, prepared.logits.dtype

@@ -38,6 +38,14 @@ class CrossEntropy(NamedTuple):
         return self.members if self.others is None else self.members + self.others
 
 
+def first_of_cross_entropy(prepared: Prepared, include_background: bool) -> int:
+    """Return the first class whose voxels a cross entropy counts: that of a softmax needs those of all classes.
+
+    On the voxels of the background alone it says that a structure is too much: without them, more is always better.
+    """
+    return 0 if prepared.mode == "multiclass" else prepared.first_class(include_background)
+
+
 def _from_class(
     first: int, positive: Tensor, negative: Tensor | None, members: Tensor, others: Tensor | None
 ) -> CrossEntropy:

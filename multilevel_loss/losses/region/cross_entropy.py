@@ -12,7 +12,12 @@ from multilevel_loss._module import as_module
 from multilevel_loss._reduce import class_weights, full_precision
 from multilevel_loss._targets import Prepared, prepare
 from multilevel_loss.distance.maps import distance_map
-from multilevel_loss.losses.region._cross_entropy import CrossEntropy, cross_entropy, reduce_weighted
+from multilevel_loss.losses.region._cross_entropy import (
+    CrossEntropy,
+    cross_entropy,
+    first_of_cross_entropy,
+    reduce_weighted,
+)
 
 
 @full_precision
@@ -42,8 +47,7 @@ def cross_entropy_loss(
             (B, C, *spatial), floating in [0, 1].
         mode: "binary" (sigmoid), "multiclass" (softmax) or "multilabel" (sigmoid); None for binary when C = 1,
             multiclass otherwise.
-        include_background: False leaves class 0 of several out: its channel for multilabel, the voxels of it for
-            multiclass.
+        include_background: False leaves class 0 of several out for multilabel; a softmax needs all of its classes.
         balance: weigh each voxel by one over the number of its class in its sample, so that the mean is that of the
             means over each class; for sigmoid modes, over the voxels of a channel's class and over the others.
         voxel_weight: w (B, *spatial) or (B, 1, *spatial), at least 0, such as :func:`unet_weight_map` returns; None
@@ -77,7 +81,7 @@ def cross_entropy_loss(
         a mean here.
     """
     prepared = prepare(input, target, mode=mode, ignore_index=ignore_index, mask=mask)
-    first = prepared.first_class(include_background)
+    first = first_of_cross_entropy(prepared, include_background)
     weight_of_voxel = None if voxel_weight is None else _check_voxel_weight(voxel_weight, prepared)
     of = cross_entropy(prepared, first, reduction, weight=weight_of_voxel)
     if balance:

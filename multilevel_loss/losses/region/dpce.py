@@ -13,7 +13,11 @@ from multilevel_loss._reduce import class_weights, full_precision
 from multilevel_loss._targets import prepare
 from multilevel_loss.distance.maps import signed_distance_map
 from multilevel_loss.losses.boundary.boundary import check_distance_map
-from multilevel_loss.losses.region._cross_entropy import reduce_weighted, voxel_cross_entropy
+from multilevel_loss.losses.region._cross_entropy import (
+    first_of_cross_entropy,
+    reduce_weighted,
+    voxel_cross_entropy,
+)
 
 
 @full_precision
@@ -44,8 +48,7 @@ def dpce_loss(
             (B, C, *spatial), floating in [0, 1].
         mode: "binary" (sigmoid), "multiclass" (softmax) or "multilabel" (sigmoid); None for binary when C = 1,
             multiclass otherwise.
-        include_background: False leaves class 0 of several out: its channel for multilabel, the voxels of it for
-            multiclass.
+        include_background: False leaves class 0 of several out for multilabel; a softmax needs all of its classes.
         distance_map: precomputed signed distance map (B, C, *spatial) in any unit, negative inside, that Φ is made
             of; computed when None.
         spacing: mm, in the axis order of the tensor (D, H, W): a number, one a spatial axis, or (B, number of axes);
@@ -79,7 +82,7 @@ def dpce_loss(
         Caliva et al., Distance map loss penalty term for semantic segmentation (MIDL 2019).
     """
     prepared = prepare(input, target, mode=mode, ignore_index=ignore_index, mask=mask)
-    first = prepared.first_class(include_background)
+    first = first_of_cross_entropy(prepared, include_background)
     if distance_map is None:
         distance = signed_distance_map(prepared.target[:, first:], spacing=spacing).to(prepared.logits.dtype)
     else:

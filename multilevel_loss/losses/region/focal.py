@@ -11,7 +11,12 @@ from multilevel_loss._checks import Mode, Reduction, check_number
 from multilevel_loss._module import as_module
 from multilevel_loss._reduce import class_weights, full_precision
 from multilevel_loss._targets import prepare
-from multilevel_loss.losses.region._cross_entropy import CrossEntropy, cross_entropy, reduce_weighted
+from multilevel_loss.losses.region._cross_entropy import (
+    CrossEntropy,
+    cross_entropy,
+    first_of_cross_entropy,
+    reduce_weighted,
+)
 
 
 @full_precision
@@ -42,8 +47,7 @@ def focal_loss(
             (B, C, *spatial), floating in [0, 1].
         mode: "binary" (sigmoid), "multiclass" (softmax) or "multilabel" (sigmoid); None for binary when C = 1,
             multiclass otherwise.
-        include_background: False leaves class 0 of several out: its channel for multilabel, the voxels of it for
-            multiclass.
+        include_background: False leaves class 0 of several out for multilabel; a softmax needs all of its classes.
         gamma: γ, at least 0; 0 is cross entropy.
         alpha: α_t on the structure, 1 − α on its background, from 0 to 1; for multiclass on every class but 0, and on
             class 0. None for 1 everywhere. A factor of the loss, by which the mean does not divide.
@@ -76,9 +80,9 @@ def focal_loss(
     check_number("gamma", gamma, minimum=0)
     check_alpha(alpha)
     prepared = prepare(input, target, mode=mode, ignore_index=ignore_index, mask=mask)
-    first = prepared.first_class(include_background)
+    first = first_of_cross_entropy(prepared, include_background)
     of = cross_entropy(prepared, first, reduction, gamma=gamma)
-    loss = alpha_balanced(of, alpha, background=1 - first)
+    loss = alpha_balanced(of, alpha)
     share = class_weights(weight, class_mask, prepared.logits, first)
     return reduce_weighted(loss, of.weight, share, reduction)
 
@@ -89,14 +93,14 @@ def check_alpha(alpha: float | None) -> None:
         raise ValueError(f"expected `alpha` to be from 0 to 1, got {alpha!r}")
 
 
-def alpha_balanced(of: CrossEntropy, alpha: float | None, *, background: int) -> Tensor:
-    """Return the cross entropies with the factor α, or 1 − α off the class, or in the first classes of a softmax."""
+def alpha_balanced(of: CrossEntropy, alpha: float | None) -> Tensor:
+    """Return the cross entropies with the factor α, or 1 − α off the class, or in class 0 of a softmax."""
     if alpha is None:
         return of.loss
     if of.negative is not None:
         return alpha * of.positive + (1 - alpha) * of.negative
     factor = torch.full_like(of.positive[:1], alpha)
-    factor[:, :background] = 1 - alpha
+    factor[:, :1] = 1 - alpha
     return factor * of.positive
 
 

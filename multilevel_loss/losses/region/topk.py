@@ -13,7 +13,11 @@ from multilevel_loss._checks import Mode, Reduction, check_number
 from multilevel_loss._module import as_module
 from multilevel_loss._reduce import class_weights, full_precision, reduce, voxel_weights
 from multilevel_loss._targets import Prepared, prepare
-from multilevel_loss.losses.region._cross_entropy import reduce_weighted, voxel_cross_entropy
+from multilevel_loss.losses.region._cross_entropy import (
+    first_of_cross_entropy,
+    reduce_weighted,
+    voxel_cross_entropy,
+)
 
 
 @full_precision
@@ -45,8 +49,7 @@ def topk_loss(
             (B, C, *spatial), floating in [0, 1].
         mode: "binary" (sigmoid), "multiclass" (softmax) or "multilabel" (sigmoid); None for binary when C = 1,
             multiclass otherwise.
-        include_background: False leaves class 0 of several out: its channel for multilabel, the voxels of it for
-            multiclass.
+        include_background: False leaves class 0 of several out for multilabel; a softmax needs all of its classes.
         k: percentage of the voxels that count, above 0, up to 100; rounded down, one voxel at least. For multilabel,
             of the voxels of all channels.
         threshold: take the voxels with p_t below this instead, above 0, up to 1.
@@ -84,7 +87,7 @@ def topk_loss(
     if threshold is not None and not 0 < threshold <= 1:
         raise ValueError(f"expected `threshold` to be a probability above 0, got {threshold!r}")
     prepared = prepare(input, target, mode=mode, ignore_index=ignore_index, mask=mask)
-    first = prepared.first_class(include_background)
+    first = first_of_cross_entropy(prepared, include_background)
     share = class_weights(weight, class_mask, prepared.logits, first)
     soft = prepared.truth.is_floating_point() or prepared.truth.shape[1] > 1
     alike = prepared.mask is None and share is None and first == 0 and not (soft and prepared.mode == "multiclass")
