@@ -6,6 +6,7 @@ from reference.data.nifti import read_nifti_folder
 from reference.data.phantom import make_phantom
 from reference.data.scan import Geometry, Scan, read_scan, write_like
 from reference.data.splits import Split, split_by_patient
+from reference.data.store import read_store
 from reference.data.units import SliceUnits, Unit, neighbor_slices
 
 __all__ = [
@@ -21,6 +22,7 @@ __all__ = [
     "read_image_folder",
     "read_nifti_folder",
     "read_scan",
+    "read_store",
     "resize_slices",
     "scale_intensities",
     "split_by_patient",

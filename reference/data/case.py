@@ -4,11 +4,15 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from pathlib import Path
 from types import EllipsisType
+from typing import Any
 
 import cv2
 import numpy as np
 from numpy.typing import NDArray
+
+from reference.data.scan import Geometry
 
 Index = int | slice | EllipsisType | NDArray[np.intp] | tuple[int | slice | NDArray[np.intp], ...]
 
@@ -24,6 +28,7 @@ class Case:
         label: (D, H, W), bool, True inside the organ; likewise.
         spacing: distance between neighbouring voxels along D, H, W in mm (in pixels where the file has lost it).
         window: (lo, hi), the values of `image` that `intensities` makes 0 and 1.
+        geometry: of the file the image was read from; None where it has none, or the image was resized.
 
     Raises:
         ValueError: shapes that differ, a dtype other than stated, a spacing that is not positive, hi not above lo.
@@ -35,6 +40,7 @@ class Case:
     label: NDArray[np.bool_]
     spacing: tuple[float, float, float]
     window: tuple[float, float] = (0.0, 1.0)
+    geometry: Geometry | None = None
 
     def __post_init__(self) -> None:
         """Check shapes, dtypes, spacing and window; the voxels are not read."""
@@ -60,6 +66,29 @@ class Case:
     def intensities(self, index: Index = ...) -> NDArray[np.float32]:
         """Return `image[index]`, clipped to `window` and scaled to [0, 1]; only that part is read from disk."""
         return scale_intensities(self.image[index], self.window)
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Let a data-loader worker that is not forked map the files again, instead of sending it their content."""
+        return {name: _Mapped(value) if _maps_a_file(value) else value for name, value in vars(self).items()}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        """Undo `__getstate__`."""
+        for name, value in state.items():
+            object.__setattr__(self, name, value.open() if isinstance(value, _Mapped) else value)
+
+
+class _Mapped:
+    def __init__(self, array: np.memmap[Any, Any]) -> None:
+        self.path = Path(str(array.filename))
+
+    def open(self) -> NDArray[Any]:
+        array: NDArray[Any] = np.load(self.path, mmap_mode="r")
+        return array
+
+
+def _maps_a_file(value: object) -> bool:
+    """Tell a memory-mapped `.npy` file from an array in memory and from a part of a file."""
+    return isinstance(value, np.memmap) and not isinstance(value.base, np.ndarray)
 
 
 def resize_slices(case: Case, size: int) -> Case:

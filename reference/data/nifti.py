@@ -78,6 +78,7 @@ def read_pair(
         select_labels(mask.image, labels, pair.mask),
         image.spacing,
         percentile_window(image.image) if window is None else window,
+        image.geometry,
     )
 
 

@@ -307,7 +307,7 @@ class TestNiftiFolder:
         write_volume(tmp_path / "labelsTr" / "spleen_1.nii.gz", np.zeros((3, 4, 5), np.uint8), spacing=(1.0, 1.0, 2.0))
         with pytest.raises(
             ValueError,
-            match=r"labelsTr/spleen_1.nii.gz to lie where its image lies, got an origin 0 mm away and steps .* differ by 1 mm$",
+            match=r"labelsTr/spleen_1.nii.gz to lie where its image lies, .* differ by 1 mm$",
         ):
             read_nifti_folder(tmp_path, window=None)
 
