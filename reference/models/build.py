@@ -10,9 +10,10 @@ from torch import nn
 from multilevel_loss._checks import check_choice
 from reference.models.coarse_to_fine import CoarseToFine
 from reference.models.deeplab import Classifier, DeepLab
+from reference.models.fcn import FCN8s
 from reference.models.multilevel_network import FusionModule, MultiLevelNetwork, PixelModule
 
-ModelName = Literal["mll", "mln"]
+ModelName = Literal["mll", "mln", "rstn"]
 
 
 def build_model(
@@ -30,7 +31,8 @@ def build_model(
 
     Args:
         name: "mll" for the model that the multi-level loss trains, 30,631,038 parameters at its width; "mln" for the
-            multi-level structural network, 36.0 million.
+            multi-level structural network, 36.0 million; "rstn" for the recurrent saliency transformation network, a
+            pair of FCN-8s, 268.6 million, which no option but `width` concerns.
         width: channels of the first block of both backbones. 64, the paper's, is the one that ImageNet weights fit; a
             narrower model trains on a CPU.
         conv1_stride: stride of the fine model's first convolution, 1 or 2; the coarse one's is 2.
@@ -57,8 +59,12 @@ def build_model(
     check_choice("fusion_module", fusion_module, get_args(FusionModule))
     if conv1_stride not in (1, 2):
         raise ValueError(f"expected `conv1_stride` to be 1 or 2, got {conv1_stride!r}")
-    fine: DeepLab | MultiLevelNetwork
-    if name == "mll":
+    coarse: DeepLab | FCN8s
+    fine: DeepLab | MultiLevelNetwork | FCN8s
+    coarse = FCN8s(3, width=width) if name == "rstn" else DeepLab(3, 3, width=width)
+    if name == "rstn":
+        fine = FCN8s(3, width=width)
+    elif name == "mll":
         fine = DeepLab(6, 3, width=width, conv1_stride=conv1_stride, max_pool=max_pool)
     else:
         fine = MultiLevelNetwork(
@@ -80,7 +86,7 @@ def build_model(
         "pixel_module": pixel_module,
         "fusion_module": fusion_module,
     }
-    model = CoarseToFine(DeepLab(3, 3, width=width), fine, config)
+    model = CoarseToFine(coarse, fine, config)
     initialize(model, generator)
     return model
 

@@ -13,6 +13,7 @@ from multilevel_loss._checks import check_choice
 from reference.models.branches import Branches
 from reference.models.crop import Box, Margins, bounding_box, crop, jittered_margins, uncrop
 from reference.models.deeplab import DeepLab, upsample
+from reference.models.fcn import FCN8s
 from reference.models.imagenet import Weights
 from reference.models.multilevel_network import MultiLevelNetwork
 
@@ -79,7 +80,10 @@ class CoarseToFine(nn.Module):
     """
 
     def __init__(
-        self, coarse: DeepLab, fine: DeepLab | MultiLevelNetwork, config: Mapping[str, str | int | bool]
+        self,
+        coarse: DeepLab | FCN8s,
+        fine: DeepLab | MultiLevelNetwork | FCN8s,
+        config: Mapping[str, str | int | bool],
     ) -> None:
         super().__init__()
         self.config = dict(config)
@@ -88,7 +92,10 @@ class CoarseToFine(nn.Module):
         self.fine = fine
 
     def load_imagenet(self, weights: Weights = None) -> None:
-        """Load torchvision's ImageNet weights into both models: `resnet18`; see :class:`ResNet18`."""
+        """Load torchvision's ImageNet weights into both models: of `resnet18`, or of `vgg16` for the RSTN.
+
+        See :meth:`ResNet18.load_imagenet` and :meth:`VGG16.load_imagenet`.
+        """
         for model in (self.coarse, self.fine):
             model.load_imagenet(weights)
 

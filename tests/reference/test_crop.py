@@ -16,6 +16,7 @@ from reference.models.crop import (
     bounding_box,
     crop,
     image_coords,
+    inside,
     jittered_margins,
     uncrop,
 )
@@ -55,6 +56,12 @@ def test_coordinates_of_a_crop_in_the_image() -> None:
     coords = torch.tensor([[[0.0, 0.0], [0.5, 0.5], [0.25, 0.75], [1.0, 1.0]]])
     expected = torch.tensor([[[20.5 / 40, 6.5 / 16], [25 / 40, 8 / 16], [22.5 / 40, 9 / 16], [29.5 / 40, 9.5 / 16]]])
     torch.testing.assert_close(image_coords(coords, Box(6, 10, 20, 30), (16, 40)), expected)
+
+
+def test_inside_is_zero_outside() -> None:
+    expected = torch.zeros(2, 5, 6)
+    expected[:, 1:4, 2:3] = 7
+    assert inside(torch.full((2, 5, 6), 7.0), Box(1, 4, 2, 3)).equal(expected)
 
 
 def test_background_logit_fits_half_precision() -> None:

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
-from reference.models import CoarseToFine, DeepLab, ResNet18, Stage, build_model
+from reference.models import CoarseToFine, DeepLab, ModelName, ResNet18, Stage, build_model
 from reference.models.coarse_to_fine import SaliencyTransformation
 from reference.models.crop import BACKGROUND_LOGIT, MIN_SIDE, Box, bounding_box
 
@@ -58,8 +58,7 @@ def test_parameters_of_the_paper() -> None:
 )
 def test_flops_of_table_2(conv1_stride: int, max_pool: bool, out_stride: int, flops: float) -> None:
     with torch.device("meta"):
-        model = build_model("mll")
-        model.fine = DeepLab(6, 3, conv1_stride=conv1_stride, max_pool=max_pool)
+        model = build_model("mll", conv1_stride=conv1_stride, max_pool=max_pool)
         with FlopCounterMode(display=False) as counter:
             image = torch.empty(1, 3, 512, 512)
             model.fine_input(image, model.coarse_logits(image))
@@ -108,6 +107,31 @@ def test_imagenet_weights_load_by_torchvision_names(tmp_path: Path) -> None:
     conv = model.fine.backbone.conv1
     expected = nn.functional.conv2d(image, state["conv1.weight"], padding=3)
     torch.testing.assert_close(conv(torch.cat([image, image], 1)), expected)
+
+
+def test_imagenet_weights_come_from_torch_hub(monkeypatch: pytest.MonkeyPatch) -> None:
+    state = torchvision_like(seeded())
+    asked = []
+
+    def hub(url: str, **options: object) -> dict[str, Tensor]:
+        asked.append((url, options))
+        return state
+
+    monkeypatch.setattr(torch.hub, "load_state_dict_from_url", hub)
+    backbone = ResNet18()
+    backbone.load_imagenet()
+    options = {"map_location": "cpu", "check_hash": True, "weights_only": True}
+    assert asked == [("https://download.pytorch.org/models/resnet18-f37072fd.pth", options)]
+    assert backbone.layer4[1].conv2.weight.equal(state["layer4.1.conv2.weight"])
+
+
+@pytest.mark.parametrize("name", ["mll", "mln"])
+def test_imagenet_weights_reach_both_models(name: ModelName) -> None:
+    model = build_model(name)
+    state = torchvision_like(seeded())
+    model.load_imagenet(state)
+    for net in (model.coarse, model.fine):
+        assert net.backbone.layer1[0].conv1.weight.equal(state["layer1.0.conv1.weight"])
 
 
 def test_imagenet_weights_need_the_paper_width() -> None:
