@@ -31,12 +31,14 @@ from rich.table import Table
 from benchmarks.harness import metadata, write_json
 from multilevel_loss import LinearRamp, StepAt
 from multilevel_loss.points import uncertain_points
+from reference.config import TrainingConfig
 from reference.data import Case, SliceUnits, Split, make_phantom, read_image_folder, read_nifti_folder, split_by_patient
 from reference.evaluation import dice_score, hausdorff_distance_95, summarize
+from reference.history import EpochRecord
 from reference.inference import Segmentation, segment
 from reference.models import Box, CoarseToFine, bounding_box, build_model, crop
 from reference.plots import Overlay, draw_convergence, draw_curves, draw_overlays
-from reference.training import EpochRecord, TrainingConfig, train
+from reference.training import train
 
 TERMS = {"region": (False, False), "region+boundary": (True, False), "mll": (True, True)}
 """Loss → whether it has the boundary term, whether it has the pixel term."""

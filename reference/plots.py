@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +17,7 @@ from matplotlib.lines import Line2D
 from matplotlib.ticker import MaxNLocator
 from numpy.typing import NDArray
 
-from reference.training import EpochRecord
+from reference.history import EpochRecord
 
 TRUTH, PREDICTION, POINTS = "#00e676", "#ff4081", "#40c4ff"
 STYLE: dict[Any, Any] = {
@@ -47,9 +48,18 @@ class Overlay:
 
 
 def draw_curves(path: Path, histories: Mapping[str, Sequence[EpochRecord]], title: str) -> None:
-    """Draw the Dice losses of training and the DSC of validation over the epochs, one colour a loss function."""
+    """Draw the Dice losses of training and the DSC of validation over the epochs.
+
+    The left panel is the paper's Fig. 5 where the histories are those of the three views. Dashed lines mark where a
+    stage begins, and where the uncertain points do.
+
+    Args:
+        path: the PNG file to write.
+        histories: one colour each, a view or a loss function by name; the marks are those of the longest.
+        title: a line above both.
+    """
     with mpl.rc_context(STYLE):
-        figure = Figure(figsize=(9, 3.6), layout="constrained")
+        figure = Figure(figsize=(9, 3.8), layout="constrained")
         figure.suptitle(title)
         training, validation = figure.subplots(1, 2)
         for number, (name, history) in enumerate(histories.items()):
@@ -59,15 +69,28 @@ def draw_curves(path: Path, histories: Mapping[str, Sequence[EpochRecord]], titl
             training.plot(epochs, [record.region for record in history], color=color, label=name)
             validation.plot(epochs, [record.coarse_dsc for record in history], color=color, linestyle=":")
             validation.plot(epochs, [record.fine_dsc for record in history], color=color, label=name)
-        training.set(title="training", xlabel="epoch", ylabel="Dice loss")
-        validation.set(title="validation", xlabel="epoch", ylabel="DSC")
-        for axes in (training, validation):
-            axes.xaxis.set_major_locator(MaxNLocator(integer=True))
         lines = [*validation.get_lines()[1::2], Line2D([], [], color="gray"), Line2D([], [], color="gray", ls=":")]
+        for axes, heading, label in ((training, "training", "Dice loss"), (validation, "validation", "DSC")):
+            axes.set(xlabel="epoch", ylabel=label)
+            axes.set_title(heading, pad=22)
+            axes.xaxis.set_major_locator(MaxNLocator(integer=True))
+            _mark_changes(axes, max(histories.values(), key=len))
         figure.legend(
             lines, [*histories, "fine model", "coarse model"], loc="outside lower center", ncols=len(lines), fontsize=8
         )
         _save(figure, path)
+
+
+def _mark_changes(axes: Axes, history: Sequence[EpochRecord]) -> None:
+    """Mark the epochs whose stage, or use of uncertain points, is not that of the epoch before."""
+    for before, record in pairwise(history):
+        changes = [f"stage {record.stage}"] if record.stage != before.stage else []
+        if record.beta != 0 and before.beta == 0:
+            changes.append("points")
+        if changes:
+            axes.axvline(record.epoch + 0.5, color="gray", linestyle="--", linewidth=0.8)
+            above = axes.get_xaxis_transform()  # x in epochs, y in heights of the panel
+            axes.text(record.epoch + 0.5, 1.01, "\n".join(changes), transform=above, fontsize=7, ha="center")
 
 
 def draw_convergence(

@@ -2,126 +2,57 @@
 
 from __future__ import annotations
 
-import csv
-import io
-import json
 import math
 import os
 import shutil
+import signal
+import threading
 import time
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Sized
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass, field, fields
+from dataclasses import asdict
 from pathlib import Path
-from typing import Literal, cast
+from typing import Any, Literal, cast
 
+import numpy as np
 import torch
 from lightning_fabric import Fabric
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
 from torch import Tensor
-from torch.utils.data import DataLoader, Dataset
+from torch.utils.data import DataLoader, Dataset, DistributedSampler, Subset
 
-from multilevel_loss import DiceLoss, LinearRamp, MLLoss, StepAt, uncertain_points
-from multilevel_loss.schedules import Schedule
+from reference.config import TrainingConfig, changed_options
 from reference.data import Unit
-from reference.evaluation import dice_score
-from reference.models import CoarseToFine, Stage, build_model
-from reference.models.crop import image_coords
+from reference.files import replacing
+from reference.history import EpochRecord, write_history
+from reference.models import CoarseToFine, build_model
+from reference.objective import Objective
 
 LAST, BEST = "last.ckpt", "best.ckpt"
 
+Draws = Literal["order", "jitter", "points"]
 
-@dataclass(frozen=True)
-class TrainingConfig:
-    """How one view is trained; the defaults are the paper's (§4.1.1, §4.3.1). Epochs count from 0.
 
-    Args:
-        epochs: passes over the training units.
-        joint_epoch: where stage S ends and I begins.
-        coarse_box_epoch: where stage I ends and J begins.
-        learning_rate: Adam's, at first.
-        halving_epoch: first epoch of half the learning rate.
-        halving_period: epochs from one halving to the next.
-        reset_epoch: where the learning rate starts again, to be halved each `halving_period`; None never.
-        alpha: weight of the boundary term, a number or a schedule.
-        beta: weight of the uncertain points, likewise.
-        num_points: uncertain points a unit; the paper gives none.
-        jitter: whether the crop's margins are random.
-        patience: epochs without a better validation DSC after which training stops; None trains all epochs.
-        seed: of the order of the units, the jitter and the points.
-        accelerator: as Fabric names it: "auto", "cpu", "cuda", ...
-        precision: as Fabric names it.
+def make_fabric(config: TrainingConfig) -> Fabric:
+    """Return Fabric, launched, on the devices that torchrun or `fabric run` made processes for, or `config` names.
+
+    Several devices each train on units of their own and average the gradients.
     """
-
-    epochs: int = 20
-    joint_epoch: int = 2
-    coarse_box_epoch: int = 8
-    learning_rate: float = 1e-5
-    halving_epoch: int = 8
-    halving_period: int = 2
-    reset_epoch: int | None = 12
-    alpha: float | Schedule = field(default_factory=lambda: LinearRamp(0, 1, step=0.2))
-    beta: float | Schedule = field(default_factory=lambda: StepAt(12))
-    num_points: int = 2048
-    jitter: bool = True
-    patience: int | None = None
-    seed: int = 0
-    accelerator: str = "auto"
-    precision: Literal["32-true", "16-mixed", "bf16-mixed"] = "32-true"
-
-    def stage(self, epoch: int) -> Stage:
-        """Return the stage of an epoch; see :class:`CoarseToFine`."""
-        return "S" if epoch < self.joint_epoch else "I" if epoch < self.coarse_box_epoch else "J"
-
-    def learning_rate_in(self, epoch: int) -> float:
-        """Return the learning rate of an epoch."""
-        if self.reset_epoch is not None and epoch >= self.reset_epoch:
-            halvings = (epoch - self.reset_epoch) // self.halving_period
-        else:
-            halvings = max(0, (epoch - self.halving_epoch) // self.halving_period + 1)
-        return self.learning_rate * 0.5**halvings
-
-    def as_dict(self) -> dict[str, float | str | None]:
-        """Return the options as JSON holds them, a schedule by what it prints."""
-        values = {option.name: getattr(self, option.name) for option in fields(self)}
-        return {name: repr(value) if callable(value) else value for name, value in values.items()}
-
-
-@dataclass(frozen=True)
-class EpochRecord:
-    """One line of the log: what an epoch was trained with and what came of it.
-
-    Attributes:
-        epoch: counted from 0.
-        stage: S, I or J.
-        learning_rate: Adam's.
-        alpha: weight of the boundary term.
-        beta: weight of the uncertain points.
-        loss: mean of what was minimized, ω₁·coarse + ω₂·(region + α·boundary + β·pixel).
-        coarse: mean Dice loss of the coarse model.
-        region: mean region term of the fine model.
-        boundary: mean boundary term; None while its weight is 0, since it is not computed then.
-        pixel: mean uncertain-point term, likewise.
-        coarse_dsc: mean DSC of the coarse model over the validation units.
-        fine_dsc: mean DSC of the fine model over the validation units, boxes from the coarse one.
-        seconds: wall-clock time of the epoch, validation included.
-    """
-
-    epoch: int
-    stage: Stage
-    learning_rate: float
-    alpha: float
-    beta: float
-    loss: float
-    coarse: float
-    region: float
-    boundary: float | None
-    pixel: float | None
-    coarse_dsc: float
-    fine_dsc: float
-    seconds: float
+    options: dict[str, Any] = {
+        name: getattr(config, name) for name in ("accelerator", "devices", "num_nodes", "precision")
+    }
+    if "LOCAL_WORLD_SIZE" in os.environ:
+        options["devices"] = int(os.environ["LOCAL_WORLD_SIZE"])
+        options["num_nodes"] = int(os.environ["WORLD_SIZE"]) // options["devices"]
+    if options["devices"] * options["num_nodes"] > 1:
+        # Stage S has no use for the saliency, and the first epochs of the MLN none for its fusion.
+        options["strategy"] = "ddp_find_unused_parameters_true"
+    # What is asked of `fabric run` comes by the environment, and Fabric takes nothing else beside it.
+    fabric = Fabric(**{name: value for name, value in options.items() if f"LT_{name.upper()}" not in os.environ})
+    fabric.launch()
+    return fabric
 
 
 def train(
@@ -132,11 +63,15 @@ def train(
     out: Path,
     *,
     resume: bool = False,
+    fabric: Fabric | None = None,
 ) -> list[EpochRecord]:
-    """Train `model` in place, one unit a step, and keep its last and its best state.
+    """Train `model` in place, one unit a step and device, and keep its last and its best state.
 
     After every epoch `out` holds last.ckpt (what resuming needs), best.ckpt (of the best `fine_dsc` so far), log.csv
-    and log.json, each written whole or not at all. An interrupt (Ctrl-C) is passed on and leaves the last epoch's.
+    and log.json, each written whole or not at all, so that a process killed at any moment has lost one epoch at most.
+    An interrupt (Ctrl-C) is passed on; SIGTERM ends the program after the step under way.
+
+    Every process of a distributed training calls this. One writes; all must see `out`.
 
     Args:
         model: the model of one view; it ends on the device that it was trained on, with its last weights.
@@ -144,23 +79,27 @@ def train(
         validation: units to choose the best epoch by.
         config: how to train.
         out: folder of the checkpoints and the log; made where missing.
-        resume: go on after out/last.ckpt, as if never interrupted; start from `model` where there is none.
+        resume: go on after out/last.ckpt, as if never interrupted; start from `model` where there is none. On the CPU,
+            and as many devices, that is equal bit for bit.
+        fabric: where to train, launched; :func:`make_fabric` of `config` when None.
 
     Returns:
         The record of every epoch, those before a resumption included.
 
     Raises:
-        ValueError: a data set is empty, or out/last.ckpt was trained with another `config`; only more epochs, another
-            `patience` or another `accelerator` may follow.
+        ValueError: a data set is empty, or out/last.ckpt was trained with another `config`; only those of
+            :data:`reference.config.LATER` may change.
         FloatingPointError: the loss of an epoch is not finite; the checkpoints are those of the epoch before.
+        SystemExit: the process received SIGTERM.
     """
     for name, units in (("training", training), ("validation", validation)):
         if len(cast(Sized, units)) == 0:
             raise ValueError(f"expected `{name}` to hold at least one unit, got none")
-    run = _Run(model, config, out)
+    run = _Run(model, config, out, make_fabric(config) if fabric is None else fabric)
     if resume and (out / LAST).exists():
         run.load()
-    run.fit(training, validation)
+    with _terminable() as run.terminated:
+        run.fit(training, validation)
     return run.history
 
 
@@ -173,111 +112,130 @@ def load_model(checkpoint: Path) -> CoarseToFine:
 
 
 class _Run:
-    """A training under way: what a checkpoint holds, and how an epoch changes it."""
+    """A training under way: what a checkpoint holds, and how an epoch changes it.
 
-    def __init__(self, model: CoarseToFine, config: TrainingConfig, out: Path) -> None:
-        self.config, self.out, self.model = config, out, model
-        self.fabric = Fabric(accelerator=config.accelerator, devices=1, precision=config.precision)
+    An epoch's random draws follow from the seed, the epoch and the process alone: a checkpoint holds none of them.
+    """
+
+    terminated: threading.Event
+
+    def __init__(self, model: CoarseToFine, config: TrainingConfig, out: Path, fabric: Fabric) -> None:
+        self.config, self.out, self.model, self.fabric = config, out, model, fabric
+        self.layout = torch.channels_last if config.channels_last else torch.contiguous_format
+        model.to(memory_format=self.layout)  # type: ignore[call-overload]  # torch's stub lacks it
+        self.objective = Objective(model, config)
         optimizer = torch.optim.Adam(model.parameters(), config.learning_rate, fused=True)
-        self.network, self.optimizer = self.fabric.setup(model, optimizer)
-        self.loss = MLLoss(
-            region=DiceLoss(average="micro"),
-            alpha=config.alpha,
-            beta=config.beta,
-            mode="multilabel",
-            return_components=True,
-        )
-        self.generator = torch.Generator().manual_seed(config.seed)
+        self.network, self.optimizer = fabric.setup(self.objective, optimizer)
         self.history: list[EpochRecord] = []
 
     def fit(self, training: Dataset[Unit], validation: Dataset[Unit]) -> None:
         """Train the epochs that are left, saving each."""
-        order = DataLoader(training, batch_size=1, shuffle=True, generator=self.generator)
-        loaders = self.fabric.setup_dataloaders(order, DataLoader(validation, batch_size=1))
-        if not self.history:
-            (self.out / BEST).unlink(missing_ok=True)
-            self.save()
-        with _progress() as progress:
-            task = progress.add_task("", total=self.config.epochs * sum(map(len, loaders)), dsc=math.nan)
-            progress.advance(task, len(self.history) * sum(map(len, loaders)))
+        rank, ranks = self.fabric.global_rank, self.fabric.world_size
+        self.fabric.barrier()  # until all have looked for a checkpoint to resume
+        if self.fabric.is_global_zero:
+            self.out.mkdir(parents=True, exist_ok=True)
+            if not self.history:
+                (self.out / BEST).unlink(missing_ok=True)
+                self._save()
+            write_history(self.out, self.config.as_dict(), self.history)
+        shard = Subset(validation, range(rank, len(cast(Sized, validation)), ranks))
+        steps = -(-len(cast(Sized, training)) // ranks) + len(shard)
+        with _progress(self.fabric.is_global_zero) as progress:
+            task = progress.add_task("", total=self.config.epochs * steps, dsc=math.nan)
+            progress.advance(task, len(self.history) * steps)
             while len(self.history) < self.config.epochs and not self._is_stale():
                 epoch = len(self.history)
                 progress.update(task, description=f"epoch {epoch + 1} {self.config.stage(epoch)}")
+                order: DistributedSampler[Unit] = DistributedSampler(
+                    training, ranks, rank, seed=self._seed("order", epoch, 0)
+                )
+                loaders = (self._loader(training, sampler=order), self._loader(shard))
                 record = self._epoch(epoch, *(_advancing(loader, progress, task) for loader in loaders))
                 self.history.append(record)
                 progress.update(task, dsc=max(each.fine_dsc for each in self.history))
-                self.save()
+                if self.fabric.is_global_zero:
+                    self._save()
+                    write_history(self.out, self.config.as_dict(), self.history)
+
+    def _loader(self, units: Dataset[Unit], **options: Any) -> Iterable[Unit]:
+        pinned = self.fabric.device.type == "cuda"
+        loader = DataLoader(units, num_workers=self.config.workers, pin_memory=pinned, **options)
+        return cast(Iterable[Unit], self.fabric.setup_dataloaders(loader, use_distributed_sampler=False))
+
+    def _seed(self, draws: Draws, epoch: int, rank: int) -> int:
+        entropy = [self.config.seed, epoch, rank, *draws.encode()]
+        return int(np.random.SeedSequence(entropy).generate_state(1)[0])
+
+    def _generator(self, draws: Draws, epoch: int) -> torch.Generator:
+        # One for each purpose: trainings with and without points, say, then see the same crops.
+        return torch.Generator().manual_seed(self._seed(draws, epoch, self.fabric.global_rank))
 
     def _epoch(self, epoch: int, training: Iterator[Unit], validation: Iterator[Unit]) -> EpochRecord:
         start = time.perf_counter()
-        self.loss.set_epoch(epoch)
+        self.objective.set_epoch(epoch)
         rate = self.config.learning_rate_in(epoch)
         for group in self.optimizer.param_groups:
             group["lr"] = rate
-        means = self._train(self.config.stage(epoch), training)
+        means = self._train(epoch, training)
         if not math.isfinite(means["loss"]):
             raise FloatingPointError(
                 f"the loss of epoch {epoch} is {means['loss']}; {self.out / LAST} is the one before"
             )
         coarse_dsc, fine_dsc = self._validate(validation)
-        weights = self.loss.weights
+        weights = self.objective.loss.weights
         return EpochRecord(
             epoch=epoch,
             stage=self.config.stage(epoch),
             learning_rate=rate,
             alpha=weights["boundary"],
             beta=weights["pixel"],
+            gamma=weights.get("fusion", 0.0),
             loss=means["loss"],
             coarse=means["coarse"],
             region=means["region"],
             boundary=means.get("boundary"),
             pixel=means.get("pixel"),
+            fusion=means.get("fusion"),
             coarse_dsc=coarse_dsc,
             fine_dsc=fine_dsc,
             seconds=time.perf_counter() - start,
         )
 
-    def _train(self, stage: Stage, units: Iterator[Unit]) -> dict[str, float]:
+    def _train(self, epoch: int, units: Iterator[Unit]) -> dict[str, float]:
         """Return the mean of the loss and of each of its terms."""
         self.network.train()
-        jitter = self.generator if self.config.jitter else None
+        stage, points = self.config.stage(epoch), self._generator("points", epoch)
+        jitter = self._generator("jitter", epoch) if self.config.jitter else None
         values: dict[str, list[Tensor]] = defaultdict(list)
         for unit in units:
-            image, label, spacing = unit["image"], unit["label"], unit["spacing"]
             self.optimizer.zero_grad()
-            prediction = self.network(image, label, stage=stage, jitter=jitter)
-            # Drawn in epochs without them, too: trainings with and without the term then see the same order and crops.
-            points = uncertain_points(
-                prediction.points, self.config.num_points, mode="multilabel", generator=self.generator
-            )
-            loss, terms = self.loss(
-                prediction.fine,
-                label,
-                coarse_input=prediction.coarse,
-                # The smaller pixel side is the unit of length: with square pixels the paper's, whatever the resolution,
-                # and true to the shape of others.
-                spacing=spacing / spacing.amin(),
-                point_coords=image_coords(points, prediction.box, (label.shape[2], label.shape[3])),
-            )
+            loss, terms = self.network(self._laid_out(unit), stage=stage, jitter=jitter, points=points)
             self.fabric.backward(loss)
             self.optimizer.step()
-            for name, term in {"loss": loss, **terms}.items():
-                values[name].append(term.detach())
-        return {name: torch.stack(each).mean().item() for name, each in values.items()}
+            for name, term in {"loss": loss.detach(), **terms}.items():
+                values[name].append(term)
+            self._end_if_terminated()
+        means = self.fabric.all_reduce(torch.stack([torch.stack(each).mean() for each in values.values()]))
+        return dict(zip(values, cast(Tensor, means).tolist(), strict=True))
 
     @torch.no_grad()
     def _validate(self, units: Iterator[Unit]) -> tuple[float, float]:
         """Return the mean DSC of the coarse and of the fine model over units."""
-        self.network.eval()
-        scores = []
+        self.model.eval()
+        sums = torch.zeros(3, device=self.fabric.device)
         for unit in units:
-            prediction = self.network(unit["image"])
+            with self.fabric.autocast():
+                prediction = self.model(self._laid_out(unit)["image"])
             coarse, fine, truth = prediction.coarse >= 0, prediction.fine >= 0, unit["label"] > 0.5
             # As in testing, the fine model is not asked where the coarse one finds nothing.
-            masks = (coarse, fine & coarse.any())
-            scores.append([dice_score(mask.numpy(force=True), truth.numpy(force=True)) for mask in masks])
-        coarse_dsc, fine_dsc = torch.tensor(scores, dtype=torch.float64).mean(0).tolist()
-        return coarse_dsc, fine_dsc
+            scores = [_dice(mask, truth) for mask in (coarse, fine & coarse.any())]
+            sums += torch.stack([*scores, torch.ones_like(scores[0])])
+            self._end_if_terminated()
+        coarse_sum, fine_sum, count = cast(Tensor, self.fabric.all_reduce(sums, reduce_op="sum")).tolist()
+        return coarse_sum / count, fine_sum / count
+
+    def _laid_out(self, unit: Unit) -> Unit:
+        return Unit({**unit, "image": unit["image"].contiguous(memory_format=self.layout)})
 
     def _is_stale(self) -> bool:
         if self.config.patience is None or not self.history:
@@ -285,55 +243,51 @@ class _Run:
         scores = [record.fine_dsc for record in self.history]
         return len(scores) - 1 - scores.index(max(scores)) >= self.config.patience
 
-    def save(self) -> None:
-        """Write the checkpoints and the log."""
-        self.out.mkdir(parents=True, exist_ok=True)
-        records = [asdict(record) for record in self.history]
+    def _end_if_terminated(self) -> None:
+        if self.terminated.is_set():
+            raise SystemExit(
+                f"ended by SIGTERM in epoch {len(self.history)} (counted from 0): {self.out / LAST} holds the training "
+                "up to there, and resuming goes on from it"
+            )
+
+    def _save(self) -> None:
+        """Write the checkpoints."""
         state = {
             "model": self.model.state_dict(),
             "model_config": self.model.config,
             "optimizer": self.optimizer.state_dict(),
-            "loss": self.loss.state_dict(),
+            "loss": self.objective.loss.state_dict(),
             "precision": self.fabric.strategy.precision.state_dict(),
-            "generator": self.generator.get_state(),
             "config": self.config.as_dict(),
-            "history": records,
+            "history": [asdict(record) for record in self.history],
         }
         scores = [record.fine_dsc for record in self.history]
-        with _replacing(self.out / LAST) as last:
+        with replacing(self.out / LAST) as last:
             torch.save(state, last)
             if scores and scores.index(max(scores)) == len(scores) - 1:
-                with _replacing(self.out / BEST) as best:
+                with replacing(self.out / BEST) as best:
                     shutil.copyfile(last, best)
-        table = io.StringIO()
-        writer = csv.DictWriter(table, [column.name for column in fields(EpochRecord)])
-        writer.writeheader()
-        writer.writerows(records)
-        log = json.dumps({"config": self.config.as_dict(), "epochs": records}, indent=2)
-        for name, text in (("log.csv", table.getvalue()), ("log.json", log)):
-            with _replacing(self.out / name) as path:
-                path.write_text(text, encoding="utf-8", newline="")
 
     def load(self) -> None:
         """Return to the state of the last checkpoint."""
         state = torch.load(self.out / LAST, map_location="cpu", weights_only=True)
-        old, new = state["config"], self.config.as_dict()
-        changed = sorted(name for name in new if new[name] != old.get(name))
-        changed = [name for name in changed if name not in ("epochs", "patience", "accelerator")]
-        if changed or state["model_config"] != self.model.config:
+        changed = changed_options(state["config"], self.config.as_dict())
+        changed += changed_options(state["model_config"], self.model.config)
+        if changed:
             raise ValueError(
-                f"expected `config` and `model` to be those of {self.out / LAST}, got "
-                + ", ".join(
-                    [f"{name} {new[name]!r} instead of {old.get(name)!r}" for name in changed]
-                    or [f"model {self.model.config} instead of {state['model_config']}"]
-                )
+                f"expected `config` and `model` to be those of {self.out / LAST}, got {', '.join(changed)}"
             )
         self.model.load_state_dict(state["model"])
         self.optimizer.load_state_dict(state["optimizer"])
-        self.loss.load_state_dict(state["loss"])
+        self.objective.loss.load_state_dict(state["loss"])
         self.fabric.strategy.precision.load_state_dict(state["precision"])
-        self.generator.set_state(state["generator"])
         self.history = [EpochRecord(**record) for record in state["history"]]
+
+
+def _dice(mask: Tensor, truth: Tensor) -> Tensor:
+    """Return the DSC as :func:`dice_score` does, on the device: reading it there would wait for every unit."""
+    total = mask.sum() + truth.sum()
+    return torch.where(total > 0, 2 * (mask & truth).sum() / total, 1.0)
 
 
 def _advancing(units: Iterable[Unit], progress: Progress, task: TaskID) -> Iterator[Unit]:
@@ -343,17 +297,20 @@ def _advancing(units: Iterable[Unit], progress: Progress, task: TaskID) -> Itera
 
 
 @contextmanager
-def _replacing(path: Path) -> Iterator[Path]:
-    """Give a path to write to that takes the place of `path` once it is written whole."""
-    temporary = path.with_name(f".{path.name}.tmp")
+def _terminable() -> Iterator[threading.Event]:
+    """Give an event that SIGTERM sets instead of ending the program; only the main thread can."""
+    event = threading.Event()
+    if threading.current_thread() is not threading.main_thread():
+        yield event
+        return
+    before = signal.signal(signal.SIGTERM, lambda *_: event.set())
     try:
-        yield temporary
-        os.replace(temporary, path)
+        yield event
     finally:
-        temporary.unlink(missing_ok=True)
+        signal.signal(signal.SIGTERM, before)
 
 
-def _progress() -> Progress:
+def _progress(shown: bool) -> Progress:
     console = Console(stderr=True)
     return Progress(
         TextColumn("{task.description}"),
@@ -362,5 +319,5 @@ def _progress() -> Progress:
         TextColumn("best DSC {task.fields[dsc]:.3f}"),
         TimeRemainingColumn(),
         console=console,
-        disable=not console.is_terminal,
+        disable=not (shown and console.is_terminal),
     )

@@ -24,9 +24,9 @@ from benchmarks.nih_pancreas import (
     result_table,
 )
 from multilevel_loss import LinearRamp, StepAt
+from reference.config import TrainingConfig
 from reference.data import Case, make_phantom
 from reference.inference import Segmentation
-from reference.training import TrainingConfig
 
 TINY = ["--size", "32", "--width", "2", "--epochs", "1"]
 

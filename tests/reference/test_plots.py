@@ -4,12 +4,14 @@ import cv2
 import numpy as np
 import pytest
 
+from reference.history import EpochRecord
 from reference.plots import Overlay, draw_convergence, draw_curves, draw_overlays
-from reference.training import EpochRecord
 
 
 def record(epoch):
-    return EpochRecord(epoch, "J", 1e-3, 0.5, 0.0, 1.0, 0.9 - epoch / 10, 0.8, 0.1, 0.0, 0.5, 0.6, 1.0)
+    return EpochRecord(
+        epoch, "J" if epoch else "S", 1e-3, 0.5, 0.0, 0.0, 1.0, 0.9 - epoch / 10, 0.8, 0.1, None, None, 0.5, 0.6, 1.0
+    )
 
 
 def read(path):
