@@ -1,10 +1,13 @@
+import itertools
+import math
+
 import pytest
 import torch
 import torch.nn.functional as F
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from multilevel_loss.points import nearest_points, sample_points, uncertain_grid_points, uncertain_points
+from multilevel_loss.points import nearest_points, sample_points, uncertain_grid_points, uncertain_points, uncertainty
 
 
 def seeded(seed: int = 0) -> torch.Generator:
@@ -81,6 +84,40 @@ def test_uncertain_points_lie_where_classes_meet(mode: str, channels: int) -> No
     points = uncertain_points(logits, 1000, mode=mode, importance_sample_ratio=1.0, generator=seeded())  # type: ignore[arg-type]
     # The third that is kept of uniform candidates fills the third of the image around the middle.
     assert ((points[..., 0] - 0.5).abs() < 0.5 / 3 + 0.03).all()
+
+
+def test_uncertainty_by_hand() -> None:
+    # Two points of three channels: 2 and 0.5 are the two largest of the first, 1 and 1 of the second.
+    logits = torch.tensor([[[2.0, -1.0], [0.5, 1.0], [-3.0, 1.0]]])
+    assert uncertainty(logits, "multiclass").tolist() == [[-1.5, 0.0]]
+    assert uncertainty(logits, "multilabel").tolist() == [[-0.5, -1.0]]  # of the channel that is least decided
+    assert uncertainty(logits[:, :1], "binary").tolist() == [[-2.0, -1.0]]
+
+
+@pytest.mark.parametrize(("channels", "num_points", "oversample", "importance"), [(1, 12, 3, 0.75), (4, 7, 2.5, 0.5)])
+def test_points_are_those_of_pointrend(channels: int, num_points: int, oversample: float, importance: float) -> None:
+    # PointRend as published, a point after the other, on the candidates that our generator draws.
+    logits = torch.randn(2, channels, 6, 9)
+    points = uncertain_points(
+        logits, num_points, oversample_ratio=oversample, importance_sample_ratio=importance, generator=seeded()
+    )
+    candidates, kept = int(oversample * num_points), int(importance * num_points)
+    drawn = torch.rand(2, candidates + num_points - kept, 2, generator=seeded())
+    for sample in range(2):
+        doubt = []
+        for x, y in drawn[sample, :candidates].tolist():
+            column, row = x * 9 - 0.5, y * 6 - 0.5
+            left, top = math.floor(column), math.floor(row)
+            at = torch.zeros(channels)
+            for i, j in itertools.product((top, top + 1), (left, left + 1)):
+                share = (1 - abs(row - i)) * (1 - abs(column - j))
+                at += share * logits[sample, :, min(max(i, 0), 5), min(max(j, 0), 8)]
+            first, *others = at.sort(descending=True).values.tolist()
+            doubt.append(-abs(first) if channels == 1 else others[0] - first)
+        most = sorted(range(candidates), key=lambda point: -doubt[point])[:kept]
+        expected = {tuple(point) for point in drawn[sample, most].tolist()}
+        assert {tuple(point) for point in points[sample, :kept].tolist()} == expected
+        assert points[sample, kept:].equal(drawn[sample, candidates:])
 
 
 def test_fresh_points_are_uniform() -> None:
