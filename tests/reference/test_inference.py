@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import re
+import time
 import warnings
 from collections.abc import Callable, Iterator
 
@@ -11,7 +12,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from reference.inference import Segmentation, relative_dsc, segment
-from reference.models import CoarseToFine, bounding_box, build_model, crop
+from reference.models import CoarseToFine, ModelName, bounding_box, build_model, crop
 
 Function = Callable[[Tensor], Tensor]
 
@@ -31,7 +32,7 @@ class Stub(nn.Module):
     def fine_input(self, image: Tensor, probability: Tensor) -> Tensor:
         return torch.cat([probability, image], 1)
 
-    def fine(self, seen: Tensor) -> Tensor:
+    def fine_logits(self, seen: Tensor) -> Tensor:
         self.crops.append(tuple(seen.shape))
         return self.answers[1](seen)
 
@@ -77,7 +78,7 @@ def test_a_certain_organ_converges_at_once(block: NDArray[np.float32], axes: tup
 
 def test_crops_are_the_boxes_with_margin(block: NDArray[np.float32]) -> None:
     model = Stub(bright, bright_crop)
-    segment({0: model}, block)
+    segment({0: model}, block, batch_size=8)
     # Slices 1 to 5 show the organ in their unit, 0 and 6 do not; 4×6 pixels and 20 a side.
     assert model.crops == [(5, 6, 44, 46)]
 
@@ -99,7 +100,7 @@ def test_a_unit_without_organ_is_left_out() -> None:
     image[0] = 1
     model = Stub(bright, lambda seen: seen[:, 3:] * 0 + torch.tensor([1.0, 1.0, logit(0.7)]).view(1, 3, 1, 1))
     found = segment({0: model}, image, tmax=1)
-    assert model.crops == [(2, 6, 30, 30)]
+    assert model.crops == [(1, 6, 30, 30)] * 2
     np.testing.assert_allclose(found.probability[2], 0.7, rtol=1e-5)
     assert (found.probability[3:] == 0).all()
 
@@ -209,7 +210,9 @@ def flood(mask: NDArray[np.bool_]) -> list[set[tuple[int, ...]]]:
 
 
 @torch.no_grad()
-def naive_segment(models: dict[int, CoarseToFine], image: Tensor, tmax: int) -> tuple[Tensor, Tensor, list[float]]:
+def naive_segment(
+    models: dict[int, CoarseToFine], image: Tensor, tmax: int, organ: Tensor | None = None
+) -> tuple[Tensor, Tensor, list[float]]:
     """Algorithm 1, a unit at a time."""
     probability = mask = torch.empty(0)
     rdsc = []
@@ -224,13 +227,12 @@ def naive_segment(models: dict[int, CoarseToFine], image: Tensor, tmax: int) -> 
                 if number == 0:
                     found = model.coarse_logits(unit).sigmoid()[0]
                 else:
-                    box = bounding_box(mask.movedim(axis, 0)[members])
+                    box = bounding_box((mask if organ is None else organ).movedim(axis, 0)[members])
                     if box is None:
                         continue
                     attended = unit * model.saliency(probability.movedim(axis, 0)[members][None])
-                    logits = model.fine(crop(torch.cat([attended, unit], 1), box))
                     found = torch.zeros_like(unit[0])
-                    crop(found, box).copy_(nn.functional.interpolate(logits, box.size, mode="bilinear").sigmoid()[0])
+                    crop(found, box).copy_(model.fine_logits(crop(torch.cat([attended, unit], 1), box)).sigmoid()[0])
                 for channel, k in enumerate((j - 1, j, j + 1)):
                     if 0 <= k < len(slices):
                         total[k] += found[channel]
@@ -249,19 +251,118 @@ def naive_segment(models: dict[int, CoarseToFine], image: Tensor, tmax: int) -> 
     return mask, probability, rdsc
 
 
-@pytest.mark.parametrize("batch_size", [1, 4])
-def test_against_a_naive_oracle(batch_size: int) -> None:
-    image = torch.rand(7, 53, 47, generator=torch.Generator().manual_seed(5))
-    models = {
-        axis: build_model("mll", width=2, generator=torch.Generator().manual_seed(seed)).eval()
-        for axis, seed in ((0, 1), (2, 4))
+def random_models(name: ModelName = "mll") -> dict[int, CoarseToFine]:
+    seeds = {0: 1, 2: 4}
+    return {
+        axis: build_model(name, width=2, generator=torch.Generator().manual_seed(seed)).eval()
+        for axis, seed in seeds.items()
     }
-    expected_mask, expected_probability, expected_rdsc = naive_segment(models, image, 2)
-    found = segment(models, image, tmax=2, tol=2.0, batch_size=batch_size)
-    assert 0 < expected_mask.sum() < image.numel()
+
+
+@pytest.fixture
+def noise() -> Tensor:
+    return torch.rand(7, 53, 47, generator=torch.Generator().manual_seed(5))
+
+
+@pytest.mark.parametrize("batch_size", [1, 4])
+@pytest.mark.parametrize("name", ["mll", "mln"])
+def test_against_a_naive_oracle(noise: Tensor, name: ModelName, batch_size: int) -> None:
+    models = random_models(name)
+    expected_mask, expected_probability, expected_rdsc = naive_segment(models, noise, 2)
+    found = segment(models, noise, tmax=2, tol=2.0, batch_size=batch_size)
+    assert 0 < expected_mask.sum() < noise.numel()
     np.testing.assert_allclose(found.probability, expected_probability, atol=1e-5)
     np.testing.assert_array_equal(found.mask, expected_mask)
     assert found.rdsc == pytest.approx(expected_rdsc)
+
+
+def test_boxes_from_the_label_against_a_naive_oracle(noise: Tensor) -> None:
+    organ = torch.zeros(7, 53, 47, dtype=torch.bool)
+    organ[2:4, 28:31, 5:9] = True
+    models = random_models()
+    expected_mask, expected_probability, _ = naive_segment(models, noise, 2, organ)
+    found = segment(models, noise, tmax=2, tol=2.0, organ=organ.numpy())
+    np.testing.assert_allclose(found.probability, expected_probability, atol=1e-5)
+    np.testing.assert_array_equal(found.mask, expected_mask)
+    # Axis 0: units 1 to 4, rows 8 to 50, columns 0 to 28. Axis 2: units 4 to 9, all slices.
+    outside = np.ones((7, 53, 47), dtype=bool)
+    outside[:6, 8:51, :29] = False
+    outside[:, 8:51, 3:11] = False
+    assert (found.probability[outside] == 0).all()
+    assert found.crops == [4 + 6] * 2
+
+
+def test_boxes_from_the_label_find_what_the_coarse_model_missed(block: NDArray[np.float32]) -> None:
+    model = Stub(lambda image: image * 0 - 20, bright_crop)
+    found = segment({0: model}, block, organ=block == 1)
+    np.testing.assert_array_equal(found.mask, block == 1)
+    assert found.rdsc == [0.0, 1.0]
+    with pytest.warns(UserWarning, match="round 1 found no organ"):
+        found = segment({0: model}, block, organ=block > 1)
+    assert not found.mask.any()
+    assert (found.rdsc, found.iterations, found.crops) == ([1.0], 1, [0])
+
+
+def test_an_unchanged_unit_keeps_its_result(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The lower organ, far from the upper one, settles at once; the upper one keeps changing."""
+    image = torch.zeros(11, 64, 48)
+    image[1:3, 20:30, 20:30] = 1
+    image[7:9, 20:30, 20:30] = 0.8
+    generator = torch.Generator().manual_seed(0)
+    saliency = build_model("mll", width=2, generator=generator).saliency
+
+    class Refining(Stub):
+        def fine_input(self, image: Tensor, probability: Tensor) -> Tensor:
+            return torch.cat([saliency(probability), image], 1)
+
+    def answer(seen: Tensor) -> Tensor:
+        """Bright is certain; less bright depends on the round before."""
+        settled = torch.where(seen[:, 3:] > 0.9, 15.0, -15.0)
+        return torch.where((seen[:, 3:] > 0.7) & (seen[:, 3:] < 0.9), 40 * seen[:, :3] - 39, settled)
+
+    def run() -> Segmentation:
+        return segment({0: Refining(bright, answer)}, image, tmax=4, tol=2.0)
+
+    kept = run()
+    # Units 0 to 3 show the upper organ, 6 to 9 the lower one.
+    assert kept.crops[0] == 8
+    assert kept.crops[-1] == 4
+    monkeypatch.setattr(torch, "equal", lambda *_: False)
+    computed = run()
+    assert computed.crops == [8] * 4
+    assert kept.rdsc == computed.rdsc
+    np.testing.assert_array_equal(kept.probability, computed.probability)
+
+
+def test_results_are_kept_bit_for_bit(noise: Tensor, monkeypatch: pytest.MonkeyPatch) -> None:
+    organ = torch.zeros(7, 53, 47, dtype=torch.bool)
+    organ[:, 20:30, 20:30] = True
+
+    def run() -> Segmentation:
+        models = random_models()
+        for model in models.values():
+            # Blind to the round before: from round 2 on nothing changes where it is not looked at the first time.
+            torch.nn.init.zeros_(model.saliency.conv1.weight)
+        return segment(models, noise, tmax=3, tol=2.0, organ=organ)
+
+    kept = run()
+    monkeypatch.setattr(torch, "equal", lambda *_: False)
+    computed = run()
+    assert kept.crops[-1] == 0
+    assert computed.crops == [kept.crops[0]] * 3
+    np.testing.assert_array_equal(kept.probability, computed.probability)
+
+
+def test_bf16_is_close(noise: Tensor) -> None:
+    full, half = (segment(random_models(), noise, tmax=0, precision=each) for each in ("32-true", "bf16-mixed"))
+    assert half.probability.dtype == np.float32
+    difference = abs(full.probability - half.probability).max()
+    assert 0 < difference < 0.01
+
+
+def test_time_of_the_observer_is_not_counted(block: NDArray[np.float32]) -> None:
+    found = segment({0: Stub(bright, bright_crop)}, block, observe=lambda number, mask: time.sleep(0.4))
+    assert found.seconds < 0.4
 
 
 def test_array_and_tensor_give_the_same(block: NDArray[np.float32]) -> None:
@@ -278,12 +379,19 @@ def test_relative_dsc_by_hand() -> None:
     two = torch.tensor([False, True, True, True])
     assert relative_dsc(one, two) == pytest.approx(2 / 3)
     assert relative_dsc(one, ~one) == 0
+    assert relative_dsc(one & ~one, one & ~one) == 1
 
 
 def test_bad_input() -> None:
     model = Stub(bright, bright_crop)
     with pytest.raises(ValueError, match=re.escape("expected `image` to be a volume (D, H, W), got shape (5, 5)")):
         segment({0: model}, np.zeros((5, 5), dtype=np.float32))
+    with pytest.raises(ValueError, match="expected `image` to be finite, got NaN or infinity"):
+        segment({0: model}, np.full((5, 5, 9), np.nan, dtype=np.float32))
+    with pytest.raises(ValueError, match=re.escape("to have the image's shape (5, 5, 9), got (5, 5, 5)")):
+        segment({0: model}, np.zeros((5, 5, 9), dtype=np.float32), organ=np.zeros((5, 5, 5), dtype=bool))
+    with pytest.raises(ValueError, match=r"along axis 2 to have a side of at least 9 pixels, got .* \(5, 5, 9\)"):
+        segment({0: model, 2: model}, np.zeros((5, 5, 9), dtype=np.float32))
     with pytest.raises(ValueError, match=r"`models` to hold a model of axis 0, 1 or 2 \(0 when D = 1\), got axes \[\]"):
         segment({}, np.zeros((5, 5, 5), dtype=np.float32))
     with pytest.raises(ValueError, match=r"got axes \[2\]"):
