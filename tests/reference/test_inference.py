@@ -252,11 +252,13 @@ def naive_segment(
 
 
 def random_models(name: ModelName = "mll") -> dict[int, CoarseToFine]:
-    seeds = {0: 1, 2: 4}
-    return {
-        axis: build_model(name, width=2, generator=torch.Generator().manual_seed(seed)).eval()
-        for axis, seed in seeds.items()
-    }
+    models = {}
+    for axis, seed in ((0, 1), (2, 4)):
+        generator = torch.Generator().manual_seed(seed)
+        models[axis] = build_model(name, width=2, generator=generator).eval()
+        for conv in (models[axis].saliency.conv1, models[axis].saliency.conv2):
+            nn.init.normal_(conv.weight, std=0.3, generator=generator)
+    return models
 
 
 @pytest.fixture
@@ -332,6 +334,16 @@ def test_an_unchanged_unit_keeps_its_result(monkeypatch: pytest.MonkeyPatch) -> 
     assert computed.crops == [8] * 4
     assert kept.rdsc == computed.rdsc
     np.testing.assert_array_equal(kept.probability, computed.probability)
+
+
+def test_a_unit_whose_box_changes_is_computed_again() -> None:
+    image = torch.zeros(3, 30, 120)
+    image[1, 10:20, 10:20] = 1
+    image[1, 10:20, 100] = 1  # Small: it is dropped from the mask after round 1, then out of the box.
+    found = segment({0: Stub(bright, bright_crop)}, image)
+    assert found.crops == [3, 3]
+    assert (found.probability[1, :, :40] >= 0.5).sum() == 100
+    assert (found.probability[1, :, 40:] == 0).all()
 
 
 def test_results_are_kept_bit_for_bit(noise: Tensor, monkeypatch: pytest.MonkeyPatch) -> None:
