@@ -1,4 +1,4 @@
-"""DSC and HD95 against hand-worked values and a brute-force oracle."""
+"""DSC and distances of surfaces against hand-worked values and a brute-force oracle."""
 
 import math
 
@@ -9,10 +9,16 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 from scipy.ndimage import gaussian_filter
 
-from reference.evaluation import dice_score, hausdorff_distance_95, summarize
+from reference.evaluation import (
+    average_surface_distance,
+    dice_score,
+    hausdorff_distance_95,
+    summarize,
+    surface_dice,
+)
 
 
-def brute_force_hd95(prediction, truth, spacing):
+def brute_force_distances(prediction, truth, spacing):
     def surface(mask):
         voxels = []
         for index in np.argwhere(mask):
@@ -26,7 +32,7 @@ def brute_force_hd95(prediction, truth, spacing):
         return np.unique(voxels, axis=0)
 
     distances = np.linalg.norm(surface(prediction)[:, None] - surface(truth)[None], axis=-1)
-    return max(np.percentile(distances.min(1), 95), np.percentile(distances.min(0), 95))
+    return distances.min(1), distances.min(0)
 
 
 def blob(shape, seed, threshold=0.1):
@@ -81,6 +87,21 @@ def test_hausdorff_of_filled_squares_uses_their_surface_alone():
     assert hausdorff_distance_95(hollow, truth, (1.0, 1.0)) == 2.0
 
 
+def test_average_surface_distance_and_surface_dice_by_hand():
+    # Surfaces: 4 voxels and 2 voxels; from the former 0, 0, 2, 2 mm to the latter, back 0, 0.
+    truth, prediction = mask("xx..", "xx.."), mask("x...", "x...")
+    assert average_surface_distance(prediction, truth, (1.0, 2.0)) == pytest.approx(4 / 6)
+    assert surface_dice(prediction, truth, (1.0, 2.0), tolerance=1.9) == pytest.approx(4 / 6)
+    assert surface_dice(prediction, truth, (1.0, 2.0), tolerance=2.0) == 1
+
+
+def test_averages_of_empty_masks():
+    empty, some = np.zeros((3, 4, 5), dtype=bool), np.ones((3, 4, 5), dtype=bool)
+    for prediction, truth, distance, share in ((empty, empty, 0, 1), (empty, some, math.inf, 0), (some, some, 0, 1)):
+        assert average_surface_distance(prediction, truth, (1, 1, 1)) == distance
+        assert surface_dice(prediction, truth, (1, 1, 1)) == share
+
+
 def test_hausdorff_of_empty_masks():
     empty, some = np.zeros((3, 4, 5), dtype=bool), np.ones((3, 4, 5), dtype=bool)
     assert hausdorff_distance_95(empty, empty, (1, 1, 1)) == 0
@@ -90,16 +111,22 @@ def test_hausdorff_of_empty_masks():
 
 @pytest.mark.parametrize("shape", [(37,), (23, 31), (1, 23, 31), (7, 11, 13), (7, 1, 13)])
 @pytest.mark.parametrize("seed", range(4))
-def test_hausdorff_equals_brute_force(shape, seed):
+def test_surfaces_equal_brute_force(shape, seed):
     prediction, truth = blob(shape, seed), blob(shape, seed + 100, threshold=0.0)
     spacing = (5.0, 0.7, 1.3)[: len(shape)]
     assert prediction.any()
     assert truth.any()
-    expected = brute_force_hd95(prediction, truth, spacing)
-    assert hausdorff_distance_95(prediction, truth, spacing) == pytest.approx(expected, abs=1e-12)
+    directed = brute_force_distances(prediction, truth, spacing)
+    expected = max(np.percentile(distances, 95) for distances in directed)
+    assert hausdorff_distance_95(prediction, truth, spacing) == pytest.approx(expected, rel=1e-6)
     flipped, transposed = (np.flip(prediction), np.flip(truth)), (prediction.T, truth.T)
-    assert hausdorff_distance_95(*flipped, spacing) == pytest.approx(expected, abs=1e-12)
-    assert hausdorff_distance_95(*transposed, spacing[::-1]) == pytest.approx(expected, abs=1e-12)
+    assert hausdorff_distance_95(*flipped, spacing) == pytest.approx(expected, rel=1e-6)
+    assert hausdorff_distance_95(*transposed, spacing[::-1]) == pytest.approx(expected, rel=1e-6)
+    both = np.concatenate(directed)
+    assert average_surface_distance(prediction, truth, spacing) == pytest.approx(both.mean(), rel=1e-6)
+    # Away from the distances that are a tolerance exactly, which single precision may round to either side.
+    for tolerance in (0.1, 1.0, 3.01):
+        assert surface_dice(prediction, truth, spacing, tolerance) == pytest.approx((both <= tolerance).mean())
 
 
 @given(
@@ -113,7 +140,9 @@ def test_laws(masks, factor):
     spacing = (1.0, 2.0, 3.0)[: truth.ndim]
     distance = hausdorff_distance_95(prediction, truth, spacing)
     assert distance == hausdorff_distance_95(truth, prediction, spacing)
-    assert hausdorff_distance_95(prediction, truth, [factor * s for s in spacing]) == pytest.approx(factor * distance)
+    assert hausdorff_distance_95(prediction, truth, [factor * s for s in spacing]) == pytest.approx(
+        factor * distance, rel=1e-5
+    )
     assert hausdorff_distance_95(truth, truth, spacing) == 0
     assert dice_score(prediction, truth) == dice_score(truth, prediction)
     assert 0 <= dice_score(prediction, truth) <= 1
