@@ -44,7 +44,7 @@ class Segmentation:
         iterations: the first round, counted from 1, whose relative DSC reached `tol`; None if none did.
         crops: units that passed the fine model in each round, of all views; those whose input was that of the round
             before kept their result.
-        seconds: wall-clock time of it all, without that of `observe`.
+        seconds_per_round: wall-clock time of each, first that of the coarse one, without that of `observe`.
     """
 
     mask: NDArray[np.bool_]
@@ -52,7 +52,12 @@ class Segmentation:
     rdsc: list[float]
     iterations: int | None
     crops: list[int]
-    seconds: float
+    seconds_per_round: list[float]
+
+    @property
+    def seconds(self) -> float:
+        """Wall-clock time of it all."""
+        return sum(self.seconds_per_round)
 
 
 @torch.inference_mode()
@@ -123,6 +128,7 @@ def segment(
         before: Tensor | None = None
         rdsc: list[float] = []
         crops: list[int] = []
+        seconds: list[float] = []
         iterations = None
         for number in range(tmax + 1):
             if number > 0:
@@ -134,10 +140,10 @@ def segment(
                 crops.append(sum(view.computed for view in views))
                 rdsc.append(relative_dsc(mask, refined))
                 mask = refined
+            seconds.append(time.perf_counter() - start)
             if observe is not None:
-                paused = time.perf_counter()
                 observe(number, mask.numpy())
-                start += time.perf_counter() - paused
+            start = time.perf_counter()
             if rdsc and rdsc[-1] >= tol:
                 iterations = number
                 break
@@ -145,9 +151,7 @@ def segment(
                 break
     if not mask.any():
         warnings.warn(f"round {number} found no organ: the prediction is empty", stacklevel=2)
-    return Segmentation(
-        mask.numpy(), probability.numpy(force=True), rdsc, iterations, crops, time.perf_counter() - start
-    )
+    return Segmentation(mask.numpy(), probability.numpy(force=True), rdsc, iterations, crops, seconds)
 
 
 def relative_dsc(before: Tensor, after: Tensor) -> float:
