@@ -1,12 +1,10 @@
-"""Readers, splits and units, and what they say of bad input."""
+"""Readers and units, and what they say of bad input."""
 
 import cv2
 import numpy as np
 import pytest
 import SimpleITK as sitk  # noqa: N813
 import torch
-from hypothesis import given
-from hypothesis import strategies as st
 
 from reference.data import (
     Case,
@@ -17,7 +15,6 @@ from reference.data import (
     read_nifti_folder,
     resize_slices,
     scale_intensities,
-    split_by_patient,
 )
 
 
@@ -378,54 +375,6 @@ class TestSliceUnits:
     def test_neighbors_of_a_slice(self):
         assert neighbor_slices(0, 1).tolist() == [0, 0, 0]
         assert neighbor_slices(4, 5).tolist() == [3, 4, 4]
-
-
-class TestSplit:
-    @given(
-        slices=st.lists(st.integers(1, 4), min_size=5, max_size=60),
-        validation=st.floats(0, 0.3),
-        test=st.floats(0, 0.3),
-        seed=st.integers(0, 2**32 - 1),
-    )
-    def test_no_patient_on_two_sides_and_no_case_lost(self, slices, validation, test, seed):
-        cases = [
-            make_case(f"{patient}-{k}", str(patient), shape=(1, 1, 1))
-            for patient, count in enumerate(slices)
-            for k in range(count)
-        ]
-        sides = split_by_patient(cases, validation=validation, test=test, seed=seed)
-        patients = [{case.patient for case in side} for side in sides]
-        assert sum(map(len, patients)) == len(slices)
-        assert set().union(*patients) == {case.patient for case in cases}
-        assert sorted(case.name for side in sides for case in side) == sorted(case.name for case in cases)
-        assert sides == split_by_patient(cases, validation=validation, test=test, seed=seed)
-        assert sides.train
-        assert bool(sides.validation) == (validation > 0)
-        assert bool(sides.test) == (test > 0)
-
-    def test_does_not_depend_on_the_order_of_cases(self):
-        cases = [make_case(str(k), shape=(1, 1, 1)) for k in range(11)]
-        names = [{case.name for case in side} for side in split_by_patient(cases, seed=3)]
-        assert names == [{case.name for case in side} for side in split_by_patient(cases[::-1], seed=3)]
-        assert names != [{case.name for case in side} for side in split_by_patient(cases, seed=4)]
-        assert [len(side) for side in names] == [8, 1, 2]
-
-    def test_empty_training_split(self):
-        cases = [make_case(name) for name in "ab"]
-        with pytest.raises(
-            ValueError, match=r"of 2 the test takes 1 and the validation 1: the training split is empty$"
-        ):
-            split_by_patient(cases)
-        with pytest.raises(
-            ValueError, match=r"of 0 the test takes 1 and the validation 1: the training split is empty$"
-        ):
-            split_by_patient([])
-
-    def test_share_out_of_range(self):
-        with pytest.raises(
-            ValueError, match="expected `test` to be a share of the patients, at least 0 and below 1, got"
-        ):
-            split_by_patient([make_case()], test=1.0)
 
 
 @pytest.mark.data
