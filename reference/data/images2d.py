@@ -8,8 +8,8 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from reference.data.case import Case, resize_slices
-from reference.data.pairs import find_pairs
+from reference.data.case import Case, percentile_window, resize_slices
+from reference.data.pairs import Pair, find_pairs
 
 SUFFIXES = (".jpg", ".jpeg", ".png", ".tif", ".tiff")
 
@@ -34,15 +34,38 @@ def read_image_folder(folder: Path, *, size: int | None = None, threshold: int =
         ValueError: an image without mask or a mask without image, a file that is truncated, unreadable or not of
             8 bits, an image and a mask of different shapes.
     """
-    cases = []
-    for pair in find_pairs(Path(folder) / "images", Path(folder) / "masks", SUFFIXES):
-        image, mask = _read_gray(pair.image), _read_gray(pair.mask)
-        if image.shape != mask.shape:
-            raise ValueError(f"expected {pair.mask} to have the shape of its image, {image.shape}, got {mask.shape}")
-        patient = pair.name.rpartition("-")[0] or pair.name
-        case = Case(pair.name, patient, image[None], (mask > threshold)[None], (1.0, 1.0, 1.0), window=(0.0, 255.0))
-        cases.append(case if size is None else resize_slices(case, size))
-    return cases
+    pairs = find_pairs(Path(folder) / "images", Path(folder) / "masks", SUFFIXES)
+    cases = (read_image_pair(pair, threshold=threshold) for pair in pairs)
+    return [case if size is None else resize_slices(case, size) for case in cases]
+
+
+def read_image_pair(pair: Pair, *, window: tuple[float, float] | None = (0.0, 255.0), threshold: int = 127) -> Case:
+    """Read one image and its mask as a volume of one slice.
+
+    Args:
+        pair: the files.
+        window: grey values (lo, hi) that become 0 and 1; None takes the image's own 0.5th and 99.5th percentile.
+        threshold: a mask pixel brighter than this is organ.
+
+    Raises:
+        ValueError: as `read_image_folder`.
+    """
+    image, mask = _read_gray(pair.image), _read_gray(pair.mask)
+    if image.shape != mask.shape:
+        raise ValueError(f"expected {pair.mask} to have the shape of its image, {image.shape}, got {mask.shape}")
+    return Case(
+        pair.name,
+        patient_of(pair.name),
+        image[None],
+        (mask > threshold)[None],
+        (1.0, 1.0, 1.0),
+        percentile_window(image) if window is None else window,
+    )
+
+
+def patient_of(name: str) -> str:
+    """Return the patient of a 2-D image: what stands before the last "-", or all where there is none."""
+    return name.rpartition("-")[0] or name
 
 
 def _read_gray(path: Path) -> NDArray[np.uint8]:
