@@ -23,7 +23,10 @@ class ScheduledLoss(nn.Module):
     def __init__(self, weights: Mapping[str, float | Schedule]) -> None:
         super().__init__()
         self._schedules = dict(weights)
-        self._epoch: int | None = None
+        self._epoch: int | None
+        self._weights: dict[str, float]
+        self._is_stuck: bool
+        self._restore(None)
 
     @property
     def epoch(self) -> int:
@@ -33,22 +36,18 @@ class ScheduledLoss(nn.Module):
     def set_epoch(self, epoch: int) -> None:
         """Set the epoch, counted from 0, that the schedules are evaluated at."""
         check_number("epoch", epoch, minimum=0)
-        self._epoch = epoch
+        self._restore(epoch)
 
     @property
     def weights(self) -> dict[str, float]:
         """The weight of each term in the current epoch."""
-        return {name: float(w(self.epoch) if callable(w) else w) for name, w in self._schedules.items()}
+        return dict(self._weights)
 
     def weights_in_use(self) -> dict[str, float]:
         """Return `weights`, and warn, once, when they follow an epoch that was never set."""
-        if self._epoch is None and any(callable(weight) for weight in self._schedules.values()):
-            self._epoch = 0
-            warnings.warn(
-                f"{type(self).__name__} has a schedule but was never told the epoch: call `set_epoch(epoch)` at the "
-                "start of each epoch, or its weights stay those of epoch 0",
-                stacklevel=5,
-            )
+        if self._is_stuck:
+            self._is_stuck = False
+            _warn_of_schedule(type(self).__name__)
         return self.weights
 
     def get_extra_state(self) -> dict[str, int | None]:
@@ -57,7 +56,24 @@ class ScheduledLoss(nn.Module):
 
     def set_extra_state(self, state: Mapping[str, int | None]) -> None:
         """Restore the epoch from a ``state_dict()``."""
-        self._epoch = state["epoch"]
+        self._restore(state["epoch"])
+
+    def _restore(self, epoch: int | None) -> None:
+        self._epoch = epoch
+        # Kept, not computed in `forward`: code compiled there would be compiled anew for every epoch it reads, and is
+        # not for every number.
+        self._weights = {name: float(w(epoch or 0) if callable(w) else w) for name, w in self._schedules.items()}
+        self._is_stuck = epoch is None and any(callable(weight) for weight in self._schedules.values())
+
+
+# Told while `forward` is traced too, which cannot hold a warning.
+@torch.compiler.assume_constant_result  # type: ignore[untyped-decorator]
+def _warn_of_schedule(name: str) -> None:
+    warnings.warn(
+        f"{name} has a schedule but was never told the epoch: call `set_epoch(epoch)` at the start of each epoch, or "
+        "its weights stay those of epoch 0",
+        stacklevel=6,
+    )
 
 
 def check_weight(name: str, weight: float | Schedule) -> float | Schedule:

@@ -3,6 +3,7 @@ import warnings
 
 import pytest
 import torch
+from torch._dynamo.utils import counters
 
 from multilevel_loss import BoundaryLoss, DiceLoss, LinearRamp, MLLoss, StepAt, UncertainPointLoss, signed_distance_map
 from multilevel_loss.functional import boundary_loss, dice_loss, multilevel_loss, uncertain_point_loss
@@ -124,8 +125,9 @@ def test_the_epoch_is_saved_and_restored() -> None:
 
 def test_a_schedule_never_told_the_epoch_warns_once() -> None:
     loss = MLLoss(beta=StepAt(2))
-    with pytest.warns(UserWarning, match=r"call `set_epoch\(epoch\)` at the start of each epoch"):
+    with pytest.warns(UserWarning, match=r"call `set_epoch\(epoch\)` at the start of each epoch") as caught:
         loss(**case())
+    assert caught[0].filename == __file__
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         loss(**case())
@@ -166,6 +168,26 @@ def test_compiled_without_graph_breaks_it_is_the_same(channels: int, backend: st
     results = [loss(**given) for loss in (eager, compiled)]
     torch.testing.assert_close(*results)
     torch.testing.assert_close(*(torch.autograd.grad(result, given["input"])[0] for result in results))
+
+
+def test_a_schedule_is_not_compiled_anew_for_every_epoch() -> None:
+    torch.compiler.reset()
+    given = case()
+    eager = MLLoss(alpha=LinearRamp(0, 1, step=0.05), beta=StepAt(12))
+    compiled = torch.compile(eager, fullgraph=True, backend="eager")
+    counters.clear()
+    for epoch in range(16):
+        eager.set_epoch(epoch)
+        torch.testing.assert_close(compiled(**given), eager(**given))
+    # Region alone; with the boundary, at any weight; with the points.
+    assert counters["stats"]["unique_graphs"] == 3
+
+
+def test_a_schedule_never_told_the_epoch_warns_when_compiled() -> None:
+    torch.compiler.reset()
+    compiled = torch.compile(MLLoss(beta=StepAt(2)), fullgraph=True, backend="eager")
+    with pytest.warns(UserWarning, match="MLLoss has a schedule but was never told the epoch"):
+        compiled(**case())
 
 
 @pytest.mark.parametrize(
