@@ -49,9 +49,10 @@ def make_fabric(config: TrainingConfig) -> Fabric:
     if options["devices"] * options["num_nodes"] > 1:
         # Stage S has no use for the saliency, and the first epochs of the MLN none for its fusion.
         options["strategy"] = "ddp_find_unused_parameters_true"
-    # What is asked of `fabric run` comes by the environment, and Fabric takes nothing else beside it.
+    # What is asked of `fabric run` comes by the environment, and Fabric takes nothing else beside it, nor a launch.
     fabric = Fabric(**{name: value for name, value in options.items() if f"LT_{name.upper()}" not in os.environ})
-    fabric.launch()
+    if os.environ.get("LT_CLI_USED") != "1":
+        fabric.launch()
     return fabric
 
 
@@ -111,6 +112,14 @@ def load_model(checkpoint: Path) -> CoarseToFine:
     return model.eval()
 
 
+def seed_of(draws: Draws, seed: int, epoch: int, rank: int = 0) -> int:
+    """Return the seed of random draws in an epoch of a process, from that of the training.
+
+    Purposes do not share a generator: trainings with and without points, say, then see the same crops.
+    """
+    return int(np.random.SeedSequence([seed, epoch, rank, *draws.encode()]).generate_state(1)[0])
+
+
 class _Run:
     """A training under way: what a checkpoint holds, and how an epoch changes it.
 
@@ -147,7 +156,7 @@ class _Run:
                 epoch = len(self.history)
                 progress.update(task, description=f"epoch {epoch + 1} {self.config.stage(epoch)}")
                 order: DistributedSampler[Unit] = DistributedSampler(
-                    training, ranks, rank, seed=self._seed("order", epoch, 0)
+                    training, ranks, rank, seed=seed_of("order", self.config.seed, epoch)
                 )
                 loaders = (self._loader(training, sampler=order), self._loader(shard))
                 record = self._epoch(epoch, *(_advancing(loader, progress, task) for loader in loaders))
@@ -162,13 +171,8 @@ class _Run:
         loader = DataLoader(units, num_workers=self.config.workers, pin_memory=pinned, **options)
         return cast(Iterable[Unit], self.fabric.setup_dataloaders(loader, use_distributed_sampler=False))
 
-    def _seed(self, draws: Draws, epoch: int, rank: int) -> int:
-        entropy = [self.config.seed, epoch, rank, *draws.encode()]
-        return int(np.random.SeedSequence(entropy).generate_state(1)[0])
-
     def _generator(self, draws: Draws, epoch: int) -> torch.Generator:
-        # One for each purpose: trainings with and without points, say, then see the same crops.
-        return torch.Generator().manual_seed(self._seed(draws, epoch, self.fabric.global_rank))
+        return torch.Generator().manual_seed(seed_of(draws, self.config.seed, epoch, self.fabric.global_rank))
 
     def _epoch(self, epoch: int, training: Iterator[Unit], validation: Iterator[Unit]) -> EpochRecord:
         start = time.perf_counter()

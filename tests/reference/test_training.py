@@ -1,65 +1,35 @@
+"""Training follows the paper's course, survives whatever ends it, and is one training on any number of devices."""
+
 from __future__ import annotations
 
 import csv
 import json
 import math
+import os
 import re
+import signal
+import subprocess
+import sys
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
 import torch
+from squares import CONFIG, SIZE, Squares, tiny
 from torch import Tensor
-from torch.utils.data import Dataset
+from torch.utils.data import DistributedSampler
 
-from multilevel_loss import DiceLoss, LinearRamp, StepAt, signed_distance_map
-from reference.config import TrainingConfig
+import reference.objective
+from multilevel_loss import DiceLoss, StepAt, sample_points, signed_distance_map, uncertain_points
 from reference.data import Unit
-from reference.models import CoarseToFine, build_model
-from reference.training import load_model, train
+from reference.evaluation import dice_score
+from reference.history import read_history
+from reference.models import CoarseToFine, MultiLevelNetwork, inside
+from reference.objective import Objective
+from reference.training import load_model, seed_of, train
 
-SIZE = (36, 44)
-CONFIG = TrainingConfig(
-    epochs=4,
-    joint_epoch=1,
-    coarse_box_epoch=2,
-    learning_rate=3e-3,
-    halving_epoch=1,
-    reset_epoch=3,
-    alpha=LinearRamp(0, 1, step=0.5),
-    beta=StepAt(2),
-    num_points=32,
-    accelerator="cpu",
-)
-
-
-class Squares(Dataset[Unit]):
-    """Units of a bright square on noise; `interrupt` raises it when that many units have been read."""
-
-    def __init__(self, count: int, *, interrupt: int | None = None, spacing: tuple[float, float] = (1.0, 1.0)) -> None:
-        self.count = count
-        self.reads = 0
-        self.interrupt = interrupt
-        self.spacing = spacing
-
-    def __len__(self) -> int:
-        return self.count
-
-    def __getitem__(self, index: int) -> Unit:
-        self.reads += 1
-        if self.reads == self.interrupt:
-            raise KeyboardInterrupt
-        generator = torch.Generator().manual_seed(index)
-        top, left = torch.randint(2, 22, (2,), generator=generator).tolist()
-        label = torch.zeros(3, *SIZE)
-        label[:, top : top + 11, left : left + 9] = 1
-        image = 0.2 * torch.rand(label.shape, generator=generator) + 0.6 * label
-        return Unit(image=image, label=label, spacing=torch.tensor(self.spacing))
-
-
-def tiny(seed: int = 0) -> CoarseToFine:
-    return build_model("mll", width=2, generator=torch.Generator().manual_seed(seed))
+PROGRAM = Path(__file__).with_name("squares.py")
 
 
 def constant(coarse: float, fine: float) -> CoarseToFine:
@@ -83,7 +53,26 @@ def one_thread() -> Iterator[None]:
 @pytest.fixture(scope="module")
 def uninterrupted(tmp_path_factory: pytest.TempPathFactory) -> Path:
     out = tmp_path_factory.mktemp("uninterrupted")
-    train(tiny(), Squares(5), Squares(2), CONFIG, out)
+    train(tiny(), Squares(5), Squares(3), CONFIG, out)
+    return out
+
+
+def interrupt() -> None:
+    raise KeyboardInterrupt
+
+
+def run(*command: object) -> None:
+    """Run a Python program."""
+    arguments = [sys.executable, *map(str, command)]
+    env = os.environ | {"OMP_NUM_THREADS": "1"}
+    result = subprocess.run(arguments, env=env, capture_output=True, text=True, timeout=240, check=False)
+    assert result.returncode == 0, result.stderr
+
+
+@pytest.fixture(scope="module")
+def killed(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    out = tmp_path_factory.mktemp("killed")
+    run(PROGRAM, "killed", out)
     return out
 
 
@@ -97,23 +86,6 @@ def assert_same_run(one: Path, two: Path) -> None:
         assert flat_a[1] == flat_b[1]
         for x, y in zip(flat_a[0], flat_b[0], strict=True):
             assert torch.equal(x, y) if isinstance(x, Tensor) else x == y
-
-
-def test_defaults_are_the_paper_s() -> None:
-    config = TrainingConfig()
-    assert config.epochs == 20
-    assert "".join(config.stage(epoch) for epoch in range(20)) == "SS" + "IIIIII" + "J" * 12
-    rates = [config.learning_rate_in(epoch) for epoch in range(20)]
-    assert rates == pytest.approx(
-        [1e-5] * 8 + [5e-6] * 2 + [2.5e-6] * 2 + [1e-5] * 2 + [5e-6] * 2 + [2.5e-6] * 2 + [1.25e-6] * 2
-    )
-    assert [round(config.alpha(epoch), 9) for epoch in range(7)] == [0, 0.2, 0.4, 0.6, 0.8, 1, 1]
-    assert [config.beta(epoch) for epoch in (0, 11, 12, 19)] == [0, 0, 1, 1]
-
-
-def test_learning_rate_without_reset() -> None:
-    config = TrainingConfig(learning_rate=1.0, halving_epoch=2, halving_period=3, reset_epoch=None)
-    assert [config.learning_rate_in(epoch) for epoch in range(9)] == [1, 1, 0.5, 0.5, 0.5, 0.25, 0.25, 0.25, 0.125]
 
 
 def test_log_and_checkpoints(uninterrupted: Path) -> None:
@@ -157,27 +129,112 @@ def test_load_model(uninterrupted: Path) -> None:
 
 def test_training_learns(tmp_path: Path) -> None:
     config = replace(CONFIG, epochs=10, learning_rate=1e-2, halving_epoch=8, reset_epoch=None)
-    model = build_model("mll", width=4, generator=torch.Generator().manual_seed(0))
+    model = tiny(width=4)
     history = train(model, Squares(8), Squares(4), config, tmp_path)
     assert history[-1].region < 0.5 * history[0].region
     assert history[-1].coarse < 0.7 * history[0].coarse
     assert max(record.fine_dsc for record in history) > 0.6
 
 
-@pytest.mark.parametrize("interrupt", [1, 7, 13])
-def test_a_resumed_run_equals_an_uninterrupted_one(tmp_path: Path, uninterrupted: Path, interrupt: int) -> None:
-    """Interrupted before the first step, in the second and in the third epoch (5 units each)."""
+@pytest.mark.parametrize("read", [1, 13])
+def test_a_resumed_run_equals_an_uninterrupted_one(tmp_path: Path, uninterrupted: Path, read: int) -> None:
+    """Interrupted before the first step and in the third epoch (5 units each)."""
     with pytest.raises(KeyboardInterrupt):
-        train(tiny(), Squares(5, interrupt=interrupt), Squares(2), CONFIG, tmp_path)
-    history = train(tiny(seed=1), Squares(5), Squares(2), CONFIG, tmp_path, resume=True)
+        train(tiny(), Squares(5, at=read, then=interrupt), Squares(3), CONFIG, tmp_path)
+    history = train(tiny(seed=1), Squares(5), Squares(3), CONFIG, tmp_path, resume=True)
     assert len(history) == 4
     assert_same_run(tmp_path, uninterrupted)
     assert not list(tmp_path.glob(".*"))
 
 
+@pytest.mark.parametrize(("name", "epochs"), [("mll", 1), ("mln", 2)])
+def test_a_killed_run_resumes_as_if_it_had_not_been(tmp_path: Path, killed: Path, name: str, epochs: int) -> None:
+    """Killed in the second epoch, and while writing the checkpoint of the third."""
+    assert len(read_history(killed / name)) == epochs
+    train(tiny(name, seed=1), Squares(5), Squares(3), CONFIG, killed / name, resume=True)
+    train(tiny(name), Squares(5), Squares(3), CONFIG, tmp_path)
+    assert_same_run(killed / name, tmp_path)
+    assert not list((killed / name).glob(".*"))
+    logs = [[replace(record, seconds=0.0) for record in read_history(out)] for out in (killed / name, tmp_path)]
+    assert logs[0] == logs[1]
+
+
+def test_sigterm_ends_after_the_step(tmp_path: Path, uninterrupted: Path) -> None:
+    before = signal.getsignal(signal.SIGTERM)
+    training = Squares(5, at=7, then=lambda: os.kill(os.getpid(), signal.SIGTERM))
+    path = re.escape(str(tmp_path / "last.ckpt"))
+    with pytest.raises(SystemExit, match=rf"ended by SIGTERM in epoch 1 .*: {path} holds the training up to there"):
+        train(tiny(), training, Squares(3), CONFIG, tmp_path)
+    assert training.reads == 7
+    assert signal.getsignal(signal.SIGTERM) == before
+    train(tiny(), Squares(5), Squares(3), CONFIG, tmp_path, resume=True)
+    assert_same_run(tmp_path, uninterrupted)
+
+
+def test_resuming_writes_a_log_that_a_kill_left_behind(tmp_path: Path, uninterrupted: Path) -> None:
+    train(tiny(), Squares(5), Squares(3), CONFIG, tmp_path)
+    (tmp_path / "log.json").write_text("")
+    train(tiny(), Squares(5), Squares(3), CONFIG, tmp_path, resume=True)
+    assert [record.loss for record in read_history(tmp_path)] == [record.loss for record in read_history(uninterrupted)]
+
+
+def test_two_processes_average_their_gradients(tmp_path: Path) -> None:
+    """Three epochs in two processes are, in one, steps on the mean gradient of two units, each drawn for its rank."""
+    epochs = 3
+    torchrun = ("-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2")
+    run(*torchrun, PROGRAM, "epochs", epochs, tmp_path)
+    ranks = [torch.load(tmp_path / f"rank{rank}.pt", weights_only=True) for rank in (0, 1)]
+
+    model, units = tiny(), Squares(5)
+    objective = Objective(model, CONFIG)
+    optimizer = torch.optim.Adam(model.parameters(), CONFIG.learning_rate, fused=True)
+    losses = []
+    for epoch in range(epochs):
+        objective.set_epoch(epoch)
+        optimizer.param_groups[0]["lr"] = CONFIG.learning_rate_in(epoch)
+        orders = [DistributedSampler(units, 2, rank, seed=seed_of("order", 0, epoch)) for rank in (0, 1)]
+        assert sorted({*orders[0], *orders[1]}) == [0, 1, 2, 3, 4]
+        generators = [
+            [torch.Generator().manual_seed(seed_of(draws, 0, epoch, rank)) for draws in ("jitter", "points")]
+            for rank in (0, 1)
+        ]
+        for pair in zip(*orders, strict=True):
+            optimizer.zero_grad()
+            for index, (jitter, points) in zip(pair, generators, strict=True):
+                unit = {name: value[None] for name, value in units[index].items()}
+                loss, terms = objective(unit, stage=CONFIG.stage(epoch), jitter=jitter, points=points)
+                (loss / 2).backward()
+                losses.append((loss.item(), terms["region"].item()))
+            optimizer.step()
+    for rank in ranks:
+        for name, value in model.state_dict().items():
+            torch.testing.assert_close(rank[name], value, rtol=0, atol=0)
+
+    record = read_history(tmp_path)[-1]
+    expected = torch.tensor(losses[-6:]).mean(0).tolist()
+    assert (record.loss, record.region) == pytest.approx(expected, rel=1e-5)
+    model.eval()
+    scores = [
+        dice_score(model(unit["image"][None]).coarse[0].numpy(force=True) >= 0, unit["label"].numpy() > 0.5)
+        for unit in map(Squares(3).__getitem__, range(3))
+    ]
+    assert record.coarse_dsc == pytest.approx(sum(scores) / 3, rel=1e-6)
+
+
+def test_processes_and_purposes_draw_apart() -> None:
+    seeds = {
+        seed_of(draws, seed, epoch, rank)
+        for draws in ("order", "jitter", "points")
+        for seed in (0, 1)
+        for epoch in (0, 1)
+        for rank in (0, 1)
+    }
+    assert len(seeds) == 24
+
+
 def test_more_epochs_may_follow(tmp_path: Path, uninterrupted: Path) -> None:
-    train(tiny(), Squares(5), Squares(2), replace(CONFIG, epochs=2), tmp_path)
-    train(tiny(), Squares(5), Squares(2), CONFIG, tmp_path, resume=True)
+    train(tiny(), Squares(5), Squares(3), replace(CONFIG, epochs=2), tmp_path)
+    train(tiny(), Squares(5), Squares(3), CONFIG, tmp_path, resume=True)
     saved = [torch.load(out / "last.ckpt", weights_only=True)["model"] for out in (tmp_path, uninterrupted)]
     assert all(torch.equal(saved[0][name], saved[1][name]) for name in saved[0])
 
@@ -185,7 +242,7 @@ def test_more_epochs_may_follow(tmp_path: Path, uninterrupted: Path) -> None:
 def test_a_finished_run_resumes_to_itself(tmp_path: Path) -> None:
     config = replace(CONFIG, epochs=1)
     first = train(tiny(), Squares(2), Squares(1), config, tmp_path)
-    again = train(tiny(), Squares(2, interrupt=1), Squares(1), config, tmp_path, resume=True)
+    again = train(tiny(), Squares(2, at=1, then=interrupt), Squares(1), config, tmp_path, resume=True)
     assert first == again
 
 
@@ -240,8 +297,6 @@ def test_first_loss_by_hand(tmp_path: Path) -> None:
 
 def test_points_are_those_of_the_crop(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """The pixel term equals the cross entropy of the crop's final logits and its label at the drawn points."""
-    import reference.objective as objective
-    from multilevel_loss import sample_points, uncertain_points
 
     drawn: list[tuple[Tensor, Tensor]] = []
 
@@ -250,7 +305,7 @@ def test_points_are_those_of_the_crop(tmp_path: Path, monkeypatch: pytest.Monkey
         drawn.append((logits.detach(), coords))
         return coords
 
-    monkeypatch.setattr(objective, "uncertain_points", recording)
+    monkeypatch.setattr(reference.objective, "uncertain_points", recording)
     units = Squares(1)
     config = replace(CONFIG, epochs=1, alpha=0.0, beta=1.0, jitter=False, num_points=512)
     record = train(tiny(), units, units, config, tmp_path)[0]
@@ -262,6 +317,71 @@ def test_points_are_those_of_the_crop(tmp_path: Path, monkeypatch: pytest.Monkey
         sample_points(logits, coords), sample_points(label, coords)
     )
     assert record.pixel == pytest.approx(expected.item(), rel=0.01)
+
+
+def test_first_loss_of_the_network_by_hand(tmp_path: Path) -> None:
+    """One step of stage S, all weights 1: the terms of eq. 13 over the unit, the boundary one within the box."""
+    units = Squares(1, spacing=(3.0, 1.5))
+    config = replace(CONFIG, epochs=1, alpha=1.0, beta=1.0, gamma=1.0, jitter=False)
+    record = train(tiny("mln"), units, units, config, tmp_path)[0]
+    unit = units[0]
+    label = unit["label"][None]
+    prediction = tiny("mln")(unit["image"][None], label, stage="S")
+    branches = prediction.branches
+    assert branches is not None
+    distance = inside(signed_distance_map(label, spacing=(2.0, 1.0)), prediction.box)
+    regression = (branches.boundary.sigmoid() * distance).mean() + (branches.boundary + distance).square().mean()
+    at_points = sample_points(label, branches.point_coords)
+    pixel = torch.nn.functional.binary_cross_entropy_with_logits(branches.pixel, at_points)
+    dice = DiceLoss(mode="multilabel", average="micro")
+    region, fusion, coarse = (
+        dice(logits, label).item() for logits in (branches.region, branches.fusion, prediction.coarse)
+    )
+    assert record.region == pytest.approx(region, rel=1e-5)
+    assert record.fusion == pytest.approx(fusion, rel=1e-5)
+    assert record.coarse == pytest.approx(coarse, rel=1e-5)
+    assert record.boundary == pytest.approx(regression.item(), rel=1e-4)
+    assert record.pixel == pytest.approx(pixel.item(), rel=1e-4)
+    whole = coarse / 3 + (region + regression.item() + pixel.item() + fusion) * 2 / 3
+    assert record.loss == pytest.approx(whole, rel=1e-4)
+
+
+def test_the_network_is_fused_when_its_points_weigh_something(tmp_path: Path) -> None:
+    config = replace(CONFIG, beta=StepAt(1), gamma=StepAt(1))
+    for epochs, fused in ((1, False), (2, True)):
+        history = train(tiny("mln"), Squares(2), Squares(1), replace(config, epochs=epochs), tmp_path, resume=True)
+        assert [record.pixel is not None for record in history] == [False, True][:epochs]
+        assert [record.fusion is not None for record in history] == [False, True][:epochs]
+        model = load_model(tmp_path / "last.ckpt")
+        assert isinstance(model.fine, MultiLevelNetwork)
+        assert model.fine.fused == fused
+
+
+def test_a_pair_of_fcns_trains(tmp_path: Path) -> None:
+    config = replace(CONFIG, epochs=2, alpha=0.0, beta=0.0)
+    first, second = train(tiny("rstn"), Squares(3), Squares(1), config, tmp_path)
+    assert second.region != first.region
+    assert first.boundary is first.pixel is None
+
+
+@pytest.mark.parametrize("name", ["mll", "mln"])
+def test_channels_last_changes_nothing(tmp_path: Path, name: str) -> None:
+    config = replace(CONFIG, epochs=1, joint_epoch=0, beta=1.0, gamma=1.0, alpha=1.0)
+    losses = [
+        train(tiny(name), Squares(2), Squares(1), replace(config, channels_last=last), tmp_path / str(last))[0].loss
+        for last in (False, True)
+    ]
+    assert losses[1] == pytest.approx(losses[0], rel=1e-3)
+
+
+@pytest.mark.filterwarnings("ignore:.*fork:DeprecationWarning")  # from Python 3.12 on, where a worker is forked
+def test_workers_change_nothing(tmp_path: Path) -> None:
+    config = replace(CONFIG, epochs=1)
+    losses = [
+        train(tiny(), Squares(3), Squares(2), replace(config, workers=workers), tmp_path / str(workers))[0].loss
+        for workers in (0, 1)
+    ]
+    assert losses[0] == losses[1]
 
 
 def test_validation_asks_the_fine_model_only_where_the_coarse_one_finds_something(tmp_path: Path) -> None:
@@ -293,7 +413,7 @@ def test_unsharable_checkpoint(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match=rf"those of {path}, {changes}"):
         train(tiny(), Squares(2), Squares(1), replace(config, seed=5, beta=0.0), tmp_path, resume=True)
     with pytest.raises(ValueError, match=r"got width 4 instead of 2"):
-        train(build_model("mll", width=4), Squares(2), Squares(1), config, tmp_path, resume=True)
+        train(tiny(width=4), Squares(2), Squares(1), config, tmp_path, resume=True)
 
 
 def test_loss_that_is_not_finite_keeps_the_checkpoint(tmp_path: Path) -> None:
