@@ -85,9 +85,8 @@ def write_case(store: Path, case: Case, provenance: Mapping[str, Any]) -> None:
         case: its image is stored in its own dtype, or the narrowest of 16 bits or more that holds the same integers.
         provenance: where the case comes from; JSON, written beside it.
     """
-    folder, unfinished, old = (store / f"{prefix}{case.name}" for prefix in ("", ".unfinished-", ".old-"))
-    for leftover in (unfinished, old):
-        shutil.rmtree(leftover, ignore_errors=True)
+    folder, unfinished, old = store / case.name, *_leftovers(store, case.name)
+    clear_leftovers(store, case.name)
     unfinished.mkdir(parents=True)
     record = {
         "format": FORMAT,
@@ -106,6 +105,16 @@ def write_case(store: Path, case: Case, provenance: Mapping[str, Any]) -> None:
         folder.rename(old)
     unfinished.rename(folder)
     shutil.rmtree(old, ignore_errors=True)
+
+
+def clear_leftovers(store: Path, name: str) -> None:
+    """Remove what a process that was killed while it wrote the case `name` has left behind."""
+    for leftover in _leftovers(store, name):
+        shutil.rmtree(leftover, ignore_errors=True)
+
+
+def _leftovers(store: Path, name: str) -> tuple[Path, Path]:
+    return store / f".unfinished-{name}", store / f".old-{name}"
 
 
 def _narrowed(image: NDArray[np.number]) -> NDArray[np.number]:
