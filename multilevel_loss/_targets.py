@@ -13,9 +13,9 @@ class Prepared:
 
     Attributes:
         logits: (B, C, *spatial), float32 or float64; 0 where masked, so that no masked NaN reaches a gradient.
-        truth: the target as it came, label map (B, 1, *spatial') whose ignored voxels have a label beyond all classes,
-            or memberships (B, C, *spatial'), of any dtype. The grid is that of `logits` unless :func:`prepare` was
-            told otherwise.
+        truth: the target, label map (B, 1, *spatial') or memberships (B, C, *spatial'), of any dtype; a voxel that does
+            not count has a label beyond all classes, or is a member of none. The grid is that of `logits` unless
+            :func:`prepare` was told otherwise.
         mask: (B, 1, *spatial') bool, True where a voxel counts; None when all do.
         mode: the activation meant.
         activated: the activated logits, once a loss has made them.
@@ -36,7 +36,7 @@ class Prepared:
 
     @property
     def target(self) -> Tensor:
-        """Membership of each class (B, C, *spatial') in the dtype of `logits`; an ignored voxel belongs to none."""
+        """Membership of each class (B, C, *spatial') in the dtype of `logits`; 0 where masked."""
         if self._target is None:
             self._target = memberships(self.truth, self.logits.shape[1], self.logits.dtype)
         return self._target
@@ -47,12 +47,8 @@ class Prepared:
             self.activated = self.logits.softmax(1) if self.mode == "multiclass" else self.logits.sigmoid()
         return self.activated if self.mask is None else self.activated.masked_fill(~self.mask, 0)
 
-    def membership(self) -> Tensor:
-        """Return the target, 0 where masked."""
-        return self.target if self.mask is None else self.target.masked_fill(~self.mask, 0)
-
     def regions(self, first_class: int) -> Tensor:
-        """Return which voxels lie in which class, contiguous bool (B, C', *spatial'); an ignored one lies in none."""
+        """Return which voxels lie in which class, contiguous bool (B, C', *spatial'); a masked one lies in none."""
         return regions(self.truth, self.logits.shape[1])[:, first_class:].contiguous()
 
     def first_class(self, include_background: bool) -> int:
@@ -94,7 +90,7 @@ def prepare(
             (B, C, *spatial), floating in [0, 1], or integer/bool 0 and 1 where C > 1.
         mode: None for binary when C = 1 and multiclass otherwise.
         ignore_index: label of the voxels that do not count; needs a label map.
-        mask: (B, *spatial) or (B, 1, *spatial), nonzero where a voxel counts.
+        mask: (B, *spatial) or (B, 1, *spatial), nonzero where a voxel counts; elsewhere `target` may hold anything.
         same_grid: False when `target` and `mask` may be finer or coarser than `input`.
     """
     if isinstance(input, Prepared):
@@ -114,17 +110,19 @@ def prepare(
     dtype = torch.promote_types(input.dtype, torch.float32)
     counts = None if mask is None else _check_mask(mask, target, ndim)
     if form == "labels":
-        truth, known = _labels(target, ndim, 2 if mode == "binary" else input.shape[1], ignore_index)
-        if known is not None:
+        labels = target if target.ndim == input.ndim else target.unsqueeze(1)
+        if ignore_index is not None:
+            known = labels != ignore_index
             counts = known if counts is None else counts & known
+        truth = _labels(labels, 2 if mode == "binary" else input.shape[1], counts)
     else:
         if ignore_index is not None:
             raise ValueError(
                 f"expected `target` to be a label map when `ignore_index` is given, got class memberships of shape "
                 f"{tuple(target.shape)}: use `mask`"
             )
-        check_memberships("target", target)
-        truth = target.detach()
+        truth = target.detach() if counts is None else target.detach().masked_fill(~counts, 0)
+        check_memberships("target", truth)
     logits = input.to(dtype)
     if counts is not None and same_grid:
         logits = logits.masked_fill(~counts, 0)
@@ -145,15 +143,13 @@ def _target_form(input: Tensor, target: Tensor, mode: Mode) -> str | None:
     return "memberships" if target.shape[1] == channels else None
 
 
-def _labels(target: Tensor, ndim: int, num_classes: int, ignore_index: int | None) -> tuple[Tensor, Tensor | None]:
-    """Return the checked label map (B, 1, *spatial), ignored voxels labelled beyond all classes, and which are not."""
-    labels = target if target.ndim == ndim + 2 else target.unsqueeze(1)
-    if ignore_index is None:
+def _labels(labels: Tensor, num_classes: int, counts: Tensor | None) -> Tensor:
+    """Return the checked label map (B, 1, *spatial), voxels that do not count labelled beyond all classes."""
+    if counts is None:
         check_labels("target", labels, num_classes)
-        return labels, None
-    known = labels != ignore_index
-    check_labels("target", labels.masked_fill(~known, 0), num_classes)
-    return labels.long().masked_fill(~known, num_classes), known
+        return labels
+    check_labels("target", labels.masked_fill(~counts, 0), num_classes)
+    return labels.long().masked_fill(~counts, num_classes)
 
 
 def memberships(truth: Tensor, num_classes: int, dtype: torch.dtype) -> Tensor:

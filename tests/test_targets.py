@@ -59,8 +59,20 @@ def test_mask_and_ignore_index_join(shape: tuple[int, ...]) -> None:
     prepared = prepare(torch.zeros(2, 1, 3, 4), labels, mode=None, ignore_index=255, mask=mask)
     assert prepared.mask is not None
     assert prepared.mask.flatten(1).sum(1).tolist() == [11, 0]
-    assert prepared.membership().flatten(1).sum(1).tolist() == [11, 0]
-    assert prepared.target.flatten(1).sum(1).tolist() == [11, 12]  # a voxel that does not count keeps its class
+    assert prepared.target.flatten(1).sum(1).tolist() == [11, 0]
+
+
+@pytest.mark.parametrize("rubbish", [255, -7])
+def test_a_masked_target_may_hold_anything(rubbish: int) -> None:
+    mask = torch.tensor([[1, 1, 0]])
+    labels = torch.tensor([[2, 0, rubbish]])
+    prepared = prepare(torch.zeros(1, 3, 3), labels, mode=None, mask=mask)
+    assert prepared.target.tolist() == [[[0, 1, 0], [0, 0, 0], [1, 0, 0]]]
+    assert prepared.regions(1).tolist() == [[[False, False, False], [True, False, False]]]
+    soft = torch.tensor([[[0.25, 1.0, float(rubbish)]]])
+    assert prepare(torch.zeros(1, 1, 3), soft, mode=None, mask=mask).target.tolist() == [[[0.25, 1, 0]]]
+    nan = torch.tensor([[[0.25, 1.0, torch.nan]]])
+    assert prepare(torch.zeros(1, 1, 3), nan, mode=None, mask=mask).target.tolist() == [[[0.25, 1, 0]]]
 
 
 @pytest.mark.parametrize(

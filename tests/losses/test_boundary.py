@@ -58,13 +58,17 @@ def test_given_map_is_used_as_it_is() -> None:
     torch.testing.assert_close(boundary_loss(logits, truth, distance_map=given, include_background=False), expected)
 
 
-def test_masked_voxels_do_not_count_but_keep_their_part_in_the_map() -> None:
-    truth = torch.tensor([[1, 1, 1, 0, 0]])
-    mask = torch.tensor([[1, 1, 0, 0, 1]])
+def test_masked_voxels_do_not_count_and_belong_to_no_class() -> None:
+    # Φ of 1 1 ? ? 0 is −1 0 1 2 3.
+    truth, mask = torch.tensor([[1, 1, 1, 1, 0]]), torch.tensor([[1, 1, 0, 0, 1]])
     loss = boundary_loss(torch.zeros(1, 1, 5), truth, mask=mask, reduction="none")
-    assert loss.flatten().tolist() == [-1, -0.5, 0, 0, 1]
-    assert boundary_loss(torch.zeros(1, 1, 5), truth, mask=mask).item() == pytest.approx(-0.5 / 3)
-    assert boundary_loss(torch.zeros(1, 1, 5), truth, mask=mask, offset="optimal").item() == pytest.approx(2.5 / 3)
+    assert loss.flatten().tolist() == [-0.5, 0, 0, 0, 1.5]
+    assert boundary_loss(torch.zeros(1, 1, 5), truth, mask=mask).item() == pytest.approx(1 / 3)
+    assert boundary_loss(torch.zeros(1, 1, 5), truth, mask=mask, offset="optimal").item() == pytest.approx(2 / 3)
+    # Whoever knows the labels there gives the map.
+    known = signed_distance_map(truth)
+    given = boundary_loss(torch.zeros(1, 1, 5), truth, mask=mask, distance_map=known, reduction="none")
+    assert given.flatten().tolist() == [-1.5, -1, 0, 0, 0.5]
 
 
 @settings(deadline=None, max_examples=20)

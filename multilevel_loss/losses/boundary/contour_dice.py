@@ -80,7 +80,7 @@ def contour_dice_loss(
     check_number("tolerance", tolerance, minimum=0)
     prepared = prepare(input, target, mode=mode, ignore_index=ignore_index, mask=mask)
     first = prepared.first_class(include_background)
-    of_p, of_v = (inner_boundary(x[:, first:]) for x in (prepared.probability(), prepared.membership()))
+    of_p, of_v = (inner_boundary(x[:, first:]) for x in (prepared.probability(), prepared.target))
     matched = of_p * dilate(of_v, tolerance) + of_v * dilate(of_p, tolerance)
     score = smooth_ratio(
         matched.flatten(2).sum(-1), of_p.flatten(2).sum(-1) + of_v.flatten(2).sum(-1), smooth_nr, smooth_dr

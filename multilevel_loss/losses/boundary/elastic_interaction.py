@@ -82,7 +82,7 @@ def elastic_interaction_loss(
     check_number("alpha", alpha, above=0)
     prepared = prepare(input, target, mode=mode, ignore_index=ignore_index, mask=mask)
     first = prepared.first_class(include_background)
-    field = (alpha * prepared.probability() - prepared.membership())[:, first:]
+    field = (alpha * prepared.probability() - prepared.target)[:, first:]
     batch, _, *grid = field.shape
     axes = tuple(range(2, field.ndim))
     frequency = _frequencies(grid, check_spacing(spacing, batch, len(grid), prepared.device), field)

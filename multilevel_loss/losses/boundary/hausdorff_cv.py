@@ -84,7 +84,7 @@ def hausdorff_cv_loss(
         check_number("radii", radius, minimum=1)
     prepared = prepare(input, target, mode=mode, ignore_index=ignore_index, mask=mask)
     first = prepared.first_class(include_background)
-    p, v = prepared.probability()[:, first:], prepared.membership()[:, first:]
+    p, v = prepared.probability()[:, first:], prepared.target[:, first:]
     grid = p.shape[2:]
     axes = tuple(range(2, p.ndim))
     padded = [side + int(max(radii, default=0)) for side in grid]  # so that a ball does not wrap around

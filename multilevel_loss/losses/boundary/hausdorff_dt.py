@@ -86,12 +86,9 @@ def hausdorff_dt_loss(
     prepared = prepare(input, target, mode=mode, ignore_index=ignore_index, mask=mask)
     first = prepared.first_class(include_background)
     p, truth = prepared.probability()[:, first:], prepared.target[:, first:]
-    predicted = p.detach()
-    if prepared.mask is not None:
-        predicted = torch.where(prepared.mask, predicted, truth)
     # The distances are ours alone, so that the sum of their powers may take their place.
-    d_p, d_v = (distance_map(region, spacing=spacing, side=side).to(p).pow_(alpha) for region in (predicted, truth))
-    loss = F.mse_loss(p, prepared.membership()[:, first:], reduction="none") * d_p.add_(d_v)
+    d_p, d_v = (distance_map(region, spacing=spacing, side=side).to(p).pow_(alpha) for region in (p.detach(), truth))
+    loss = F.mse_loss(p, truth, reduction="none") * d_p.add_(d_v)
     share = voxel_weights(class_weights(weight, class_mask, prepared.logits, first), prepared.mask, loss)
     loss = reduce(loss, share, reduction)
     return loss.log1p() if log else loss

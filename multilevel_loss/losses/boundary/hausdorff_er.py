@@ -78,7 +78,7 @@ def hausdorff_er_loss(
     check_number("erosions", erosions, minimum=1)
     prepared = prepare(input, target, mode=mode, ignore_index=ignore_index, mask=mask)
     first = prepared.first_class(include_background)
-    error = (prepared.probability() - prepared.membership())[:, first:].square()
+    error = (prepared.probability() - prepared.target)[:, first:].square()
     spatial = tuple(range(2, error.ndim))
     loss = torch.zeros_like(error)
     for k in range(1, erosions + 1):

@@ -78,7 +78,7 @@ def active_contour_loss(
     check_number("epsilon", epsilon, above=0)
     prepared = prepare(input, target, mode=mode, ignore_index=ignore_index, mask=mask)
     first = prepared.first_class(include_background)
-    p, v = prepared.probability()[:, first:], prepared.membership()[:, first:]
+    p, v = prepared.probability()[:, first:], prepared.target[:, first:]
     region = voxel_mean(p * (1 - v).square() + (1 - p) * v.square(), prepared.mask)
     loss = contour_length(p, prepared.mask, spacing, epsilon) + region_weight * region
     return reduce(loss, class_weights(weight, class_mask, prepared.logits, first), reduction)

@@ -81,7 +81,7 @@ def geometrically_constrained_loss(
     check_number("geometry_weight", geometry_weight, minimum=0)
     prepared = prepare(input, target, mode=mode, ignore_index=ignore_index, mask=mask)
     first = prepared.first_class(include_background)
-    p, v = prepared.probability()[:, first:], prepared.membership()[:, first:]
+    p, v = prepared.probability()[:, first:], prepared.target[:, first:]
     batch, axes = p.shape[0], p.ndim - 2
     steps = check_spacing(spacing, batch, axes, p.device)
     steps = torch.ones(1, axes, dtype=p.dtype, device=p.device) if steps is None else steps.to(p.dtype)

@@ -79,7 +79,7 @@ def level_set_loss(
     check_number("epsilon", epsilon, above=0)
     prepared = prepare(input, target, mode=mode, ignore_index=ignore_index, mask=mask)
     first = prepared.first_class(include_background)
-    mask, v = prepared.mask, prepared.membership()[:, first:].unsqueeze(2)
+    mask, v = prepared.mask, prepared.target[:, first:].unsqueeze(2)
     inside = (1 + ((prepared.probability()[:, first:] - 0.5) / epsilon).tanh()) / 2
     if mask is not None:
         inside = inside.masked_fill(~mask, 0)

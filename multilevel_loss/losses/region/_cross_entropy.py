@@ -67,7 +67,7 @@ def voxel_cross_entropy(
     prepared: Prepared, first_class: int, *, gamma: float = 0.0, weight: Tensor | None = None
 ) -> CrossEntropy:
     """Return the cross entropies of each voxel, times its weight (B, 1, *spatial) if that is given."""
-    x, v = prepared.logits, prepared.membership()
+    x, v = prepared.logits, prepared.target
     w: Tensor | float = 1.0 if prepared.mask is None else prepared.mask.to(x.dtype)
     if weight is not None:
         v, w = v * weight, w * weight

@@ -82,7 +82,7 @@ def cl_dice_loss(
     """
     prepared = prepare(input, target, mode=mode, ignore_index=ignore_index, mask=mask)
     first = prepared.first_class(include_background)
-    p, v = prepared.probability()[:, first:], prepared.membership()[:, first:]
+    p, v = prepared.probability()[:, first:], prepared.target[:, first:]
     of_p, of_v = soft_skeleton(p, iterations=iterations), soft_skeleton(v, iterations=iterations)
     precision, sensitivity = (
         smooth_ratio((skeleton * region).flatten(2).sum(2), skeleton.flatten(2).sum(2), smooth_nr, smooth_dr)

@@ -84,7 +84,7 @@ def generalized_wasserstein_dice_loss(
     first = prepared.first_class(include_background)
     apart = _check_distances(distances, prepared.logits)
     # All that the distances weigh, as a confusion matrix: of class c predicted where the truth is k.
-    members = prepared.membership().flatten(2)
+    members = prepared.target.flatten(2)
     confusion = prepared.probability().flatten(2) @ members.transpose(1, 2)
     cost, volume = (apart * confusion).sum(1)[:, first:], members.sum(2)[:, first:]
     share = class_weights(weight, class_mask, prepared.logits, first)

@@ -76,7 +76,7 @@ def lovasz_loss(
     """
     prepared = prepare(input, target, mode=mode, ignore_index=ignore_index, mask=mask)
     first = prepared.first_class(include_background)
-    v = prepared.membership()[:, first:].flatten(2)
+    v = prepared.target[:, first:].flatten(2)
     if prepared.mode == "multiclass":
         errors = (v - prepared.probability()[:, first:].flatten(2)).abs()
     else:
