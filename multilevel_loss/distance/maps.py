@@ -82,24 +82,28 @@ def signed_distances_of(
 ) -> Tensor:
     """Return the map of :func:`signed_distance_map` of regions, contiguous bool (B, C, *spatial)."""
     check_choice("boundary", boundary, get_args(Boundary))
-    check_choice("normalize", normalize, (None, "max"))
-    if clip is not None:
-        check_number("clip", clip, above=0)
     distance, step = _signed_distances(inside, spacing, inner=boundary == "inner")
     if boundary == "midpoint":
         half = 0.5 if step is None else 0.5 * step
         distance = distance - half * distance.sign()
     elif boundary == "kervadec":
         distance += distance < 0  # a map of our own
+    return bounded(distance, normalize=normalize, clip=clip)
+
+
+def bounded(distance: Tensor, *, normalize: Literal["max"] | None, clip: float | None) -> Tensor:
+    """Return a map (B, C, *spatial) with the bounds of :func:`signed_distance_map`."""
+    check_choice("normalize", normalize, (None, "max"))
     if clip is not None:
+        check_number("clip", clip, above=0)
         distance = distance.clamp(-clip, clip)
-    if normalize == "max" and distance.numel() > 0:
-        spatial = tuple(range(2, distance.ndim))
-        farthest = torch.where(
-            distance > 0, distance.amax(spatial, keepdim=True), -distance.amin(spatial, keepdim=True)
-        )
-        distance = torch.where(distance == 0, distance, distance / farthest)
-    return distance
+    if normalize is None or distance.numel() == 0:
+        return distance
+    spatial = tuple(range(2, distance.ndim))
+    outside, inside = distance.amax(spatial, keepdim=True), -distance.amin(spatial, keepdim=True)
+    # The farthest of a side that has no voxel divides none.
+    outside, inside = (torch.where(farthest > 0, farthest, 1) for farthest in (outside, inside))
+    return distance / torch.where(distance > 0, outside, inside)
 
 
 def distance_map(
