@@ -19,6 +19,7 @@ class Prepared:
         mask: (B, 1, *spatial') bool, True where a voxel counts; None when all do.
         mode: the activation meant.
         activated: the activated logits, once a loss has made them.
+        sums: sums over the voxels, by their kind, that one loss has made and another may ask for.
     """
 
     def __init__(self, logits: Tensor, truth: Tensor, mask: Tensor | None, mode: Mode) -> None:
@@ -28,6 +29,7 @@ class Prepared:
         self.mode: Mode = mode
         self._target: Tensor | None = None
         self.activated: Tensor | None = None
+        self.sums: dict[tuple[bool, float | None], object] = {}
 
     @property
     def device(self) -> torch.device:

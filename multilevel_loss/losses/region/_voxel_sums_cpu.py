@@ -1,4 +1,4 @@
-"""The sums of `_voxel_sums` on the CPU: numba kernels that read the logits once forward and the activation once back.
+"""The sums of `_voxel_sums` on the CPU: numba kernels that read the logits once forward and once back.
 
 They go block by block, small enough for the nearest cache, and thread by thread. What a block computes, the compiler
 turns into vector instructions; so the exponential and the logarithm are polynomials here, good to a few units in the
@@ -14,60 +14,76 @@ from torch import Tensor
 
 from multilevel_loss._numba import compiled, run
 
-_BLOCK = 2048  # voxels of a class
+_BLOCK = 1024  # voxels of a class
 _ITEM = 2**15  # voxels of a sample whose sums are added up by one thread
 
 _Reals = NDArray[np.float32]
 _TINY = np.finfo(np.float32).tiny
 _ZERO, _HALF, _ONE, _TWO = (np.float32(value) for value in (0, 0.5, 1, 2))
+_kernel = compiled(fastmath={"contract"})  # multiply and add in one instruction
+_reduces = compiled(fastmath={"contract", "reassoc"})  # and add up a row in any order, as torch does
 
 
 def sums(
-    logits: Tensor, truth: Tensor, weight: Tensor | None, softmax: bool, squared: bool, gamma: float | None
-) -> tuple[Tensor, Tensor]:
-    """Return the activation of logits (B, C, N) and the sums, as `_voxel_sums_torch.whole_sums` does."""
-    batch, channels, voxels = logits.shape
-    items = -(-voxels // _ITEM)
-    x, activated = logits.detach().contiguous().numpy(), torch.empty(logits.shape)
-    options = (*_arrays(truth, weight, channels), softmax, squared, gamma is not None, np.float32(gamma or 0))
-    of_items = np.zeros((batch * items, 6, channels))
-    run(_forward, batch * items, logits.numel(), x, *options, activated.numpy(), of_items)
-    result = of_items.reshape(batch, items, 6, channels).sum(1).transpose(1, 0, 2)
-    return activated, torch.from_numpy(result.astype(np.float32))
-
-
-def gradient(
-    activated: Tensor,
+    logits: Tensor,
     truth: Tensor,
     weight: Tensor | None,
+    field: Tensor | None,
     softmax: bool,
     squared: bool,
     gamma: float | None,
-    by_activated: Tensor | None,
+) -> Tensor:
+    """Return the sums (7, B, C) of logits (B, C, N), as `_voxel_sums_torch.sums` does."""
+    batch, channels, voxels = logits.shape
+    items = -(-voxels // _ITEM)
+    of_items = np.zeros((batch * items, 7, channels))
+    arrays = _arrays(logits, truth, weight, field)
+    run(_forward, batch * items, logits.numel(), *arrays, softmax, squared, *_focusing(gamma), of_items)
+    result = of_items.reshape(batch, items, 7, channels).sum(1).transpose(1, 0, 2)
+    return torch.from_numpy(result.astype(np.float32))
+
+
+def gradient(
+    logits: Tensor,
+    truth: Tensor,
+    weight: Tensor | None,
+    field: Tensor | None,
+    softmax: bool,
+    squared: bool,
+    gamma: float | None,
     by_sums: Tensor,
 ) -> Tensor:
-    """Return the gradient with respect to the logits, given those with respect to the results of `sums`."""
-    batch, channels, voxels = activated.shape
-    items = -(-voxels // _ITEM)
-    p, result = activated.numpy(), torch.empty(activated.shape)
-    options = (*_arrays(truth, weight, channels), softmax, squared, gamma is not None, np.float32(gamma or 0))
-    by = np.empty((0, 0, 0), np.float32) if by_activated is None else by_activated.contiguous().numpy()
-    run(_backward, batch * items, p.size, p, *options, by, by_sums.contiguous().numpy(), items, result.numpy())
+    """Return the gradient with respect to the logits, given that with respect to the sums."""
+    batch, _, voxels = logits.shape
+    result = torch.empty(logits.shape)
+    arrays, by = _arrays(logits, truth, weight, field), by_sums.contiguous().numpy()
+    count = batch * -(-voxels // _ITEM)
+    run(_backward, count, logits.numel(), *arrays, softmax, squared, *_focusing(gamma), by, result.numpy())
     return result
 
 
-def _arrays(truth: Tensor, weight: Tensor | None, channels: int) -> tuple[NDArray[np.generic], _Reals, bool]:
-    """Return the truth, a label map of integers or float32 memberships, the weights, and whether it is memberships."""
-    soft = truth.is_floating_point() or truth.shape[1] == channels > 1
-    if soft:
-        truth = truth.float()
-    elif truth.dtype == torch.bool:
-        truth = truth.view(torch.uint8)
-    empty = np.empty((0, 0, 0), np.float32)
-    return truth.contiguous().numpy(), empty if weight is None else weight.contiguous().numpy(), soft
+def _arrays(
+    logits: Tensor, truth: Tensor, weight: Tensor | None, field: Tensor | None
+) -> tuple[_Reals, NDArray[np.uint8], _Reals, _Reals, _Reals]:
+    """Return logits, labels and memberships of which one is empty, weights and field, empty for None."""
+    labels = memberships = None
+    if truth.is_floating_point() or truth.shape[1] == logits.shape[1] > 1:
+        memberships = truth.float()
+    else:
+        labels = truth.view(torch.uint8) if truth.dtype == torch.bool else truth.to(torch.uint8)
+    of_labels = np.empty((0, 0, 0), np.uint8) if labels is None else labels.contiguous().numpy()
+    return _reals(logits), of_labels, _reals(memberships), _reals(weight), _reals(field)
 
 
-@compiled()
+def _reals(tensor: Tensor | None) -> _Reals:
+    return np.empty((0, 0, 0), np.float32) if tensor is None else tensor.detach().contiguous().numpy()
+
+
+def _focusing(gamma: float | None) -> tuple[bool, np.float32]:
+    return gamma is not None, np.float32(gamma or 0)
+
+
+@_kernel
 def _exp(x: np.float32) -> np.float32:
     """Return e^x for x ≤ 0, and 0 where that is no normal number."""
     bounded = np.float32(-87.3) if x < np.float32(-87.3) else x  # NaN stays
@@ -84,7 +100,7 @@ def _exp(x: np.float32) -> np.float32:
     return _ZERO if x < np.float32(-87.3) else y * power
 
 
-@compiled()
+@_kernel
 def _log(x: np.float32) -> np.float32:
     """Return log x of a normal x > 0."""
     bits = np.float32(x).view(np.int32)
@@ -105,16 +121,15 @@ def _log(x: np.float32) -> np.float32:
     return m + y + np.float32(0.693359375) * exponent
 
 
-@compiled()
+@_kernel
 def _log1p(x: np.float32) -> np.float32:
     """Return log(1 + x) for x from 0 to 1, exact to the relative rounding where x is lost in 1 + x."""
     y = _ONE + x
     return x if y == _ONE else _log(y) * (x / (y - _ONE))
 
 
-# A function for each loop over a row: of loops within loops the compiler makes no vector instructions. Those that add a
-# row up may do so in any order, as torch does.
-_reduces = compiled(fastmath={"reassoc"})
+# A function for each loop over a row: of loops within loops the compiler makes no vector instructions. And no slice is
+# assigned to: compiling that takes a second.
 
 
 @_reduces
@@ -137,121 +152,105 @@ def _dot(x: _Reals, y: _Reals, z: _Reals) -> np.float32:
     return result
 
 
-@_reduces
-def _softmax_entropy_sum(x: _Reals, greatest: _Reals, log_total: _Reals, v: _Reals, w: _Reals) -> np.float32:
-    """Return Σ w·v·(−log p)."""
-    result = _ZERO
-    for j in range(x.size):
-        result += w[j] * v[j] * ((greatest[j] - x[j]) + log_total[j])
-    return result
-
-
-@_reduces
-def _sigmoid_entropy_sums(x: _Reals, least: _Reals, v: _Reals, w: _Reals) -> tuple[np.float32, np.float32]:
-    """Return Σ w·v·(−log p) and Σ w·(1 − v)·(−log(1 − p)), of both of which `least`, log(1 + e^−|x|), is the lesser."""
-    positive = negative = _ZERO
-    for j in range(x.size):
-        positive += w[j] * v[j] * (least[j] + max(-x[j], _ZERO))
-        negative += w[j] * (_ONE - v[j]) * (least[j] + max(x[j], _ZERO))
-    return positive, negative
-
-
-@compiled()
-def _convert(labels: NDArray[np.generic], out: _Reals) -> None:
+@_kernel
+def _fill(value: np.float32, out: _Reals) -> None:
     for j in range(out.size):
-        out[j] = np.float32(labels[j])
+        out[j] = value
 
 
-@compiled()
-def _equal(labels: _Reals, label: np.float32, out: _Reals) -> None:
+@_kernel
+def _equal(labels: NDArray[np.uint8], label: int, out: _Reals) -> None:
+    wanted = np.uint8(label)
     for j in range(out.size):
-        out[j] = _ONE if labels[j] == label else _ZERO
+        out[j] = _ONE if labels[j] == wanted else _ZERO
 
 
-@compiled()
-def _multiply(by: _Reals, out: _Reals) -> None:
-    for j in range(by.size):
-        out[j] *= by[j]
-
-
-@compiled()
-def _add(x: _Reals, out: _Reals) -> None:
-    for j in range(x.size):
-        out[j] += x[j]
-
-
-@compiled()
-def _add_product(factor: np.float32, x: _Reals, y: _Reals, out: _Reals) -> None:
-    for j in range(x.size):
-        out[j] += factor * x[j] * y[j]
-
-
-@compiled()
-def _add_others(factor: np.float32, v: _Reals, w: _Reals, p: _Reals, out: _Reals) -> None:
-    for j in range(v.size):
-        out[j] += factor * (_ONE - v[j]) * w[j] * p[j]
-
-
-@compiled()
+@_kernel
 def _complement(x: _Reals, out: _Reals) -> None:
     for j in range(x.size):
         out[j] = _ONE - x[j]
 
 
-@compiled()
+@_kernel
+def _multiply(by: _Reals, out: _Reals) -> None:
+    for j in range(by.size):
+        out[j] *= by[j]
+
+
+@_kernel
+def _add(x: _Reals, out: _Reals) -> None:
+    for j in range(x.size):
+        out[j] += x[j]
+
+
+@_kernel
+def _add_products(factor: np.float32, x: _Reals, y: _Reals, z: _Reals, out: _Reals) -> None:
+    for j in range(x.size):
+        out[j] += factor * x[j] * y[j] * z[j]
+
+
+@_kernel
 def _maximum(x: _Reals, out: _Reals) -> None:
     for j in range(x.size):
         out[j] = max(out[j], x[j])
 
 
-@compiled()
+@_kernel
 def _exponentials(x: _Reals, greatest: _Reals, out: _Reals, total: _Reals) -> None:
     for j in range(x.size):
         out[j] = _exp(x[j] - greatest[j])
         total[j] += out[j]
 
 
-@compiled()
+@_kernel
 def _divide(by: _Reals, out: _Reals) -> None:
     for j in range(by.size):
         out[j] /= by[j]
 
 
-@compiled()
+@_kernel
+def _softmax(x: _Reals, b: int, start: int, stop: int, p: _Reals, greatest: _Reals, total: _Reals) -> None:
+    """Write p, the greatest of the logits, and the sum of their exponentials less it."""
+    n = stop - start
+    _fill(-np.float32(np.inf), greatest)
+    _fill(_ZERO, total)
+    for c in range(x.shape[1]):
+        _maximum(x[b, c, start:stop], greatest)
+    for c in range(x.shape[1]):
+        _exponentials(x[b, c, start:stop], greatest, p[c, :n], total)
+    for c in range(x.shape[1]):
+        _divide(total, p[c, :n])
+
+
+@_kernel
+def _sigmoid(x: _Reals, p: _Reals, greatest: _Reals, small: _Reals) -> None:
+    """Write p, the greater of x and 0, and e^−|x|."""
+    for j in range(x.size):
+        greatest[j] = max(x[j], _ZERO)
+        small[j] = _exp(-abs(x[j]))
+        p[j] = (_ONE if x[j] >= _ZERO else small[j]) / (_ONE + small[j])
+
+
+@_kernel
 def _log_all(out: _Reals) -> None:
     for j in range(out.size):
         out[j] = _log(out[j])
 
 
-@compiled()
-def _softmax_entropy(x: _Reals, greatest: _Reals, log_total: _Reals, out: _Reals) -> None:
-    """Write −log p."""
-    for j in range(x.size):
-        out[j] = (greatest[j] - x[j]) + log_total[j]
-
-
-@compiled()
-def _sigmoid(x: _Reals, out: _Reals, small: _Reals) -> None:
-    """Write p, and e^−|x|."""
-    for j in range(x.size):
-        small[j] = _exp(-abs(x[j]))
-        out[j] = (_ONE if x[j] >= _ZERO else small[j]) / (_ONE + small[j])
-
-
-@compiled()
+@_kernel
 def _log1p_all(out: _Reals) -> None:
     for j in range(out.size):
         out[j] = _log1p(out[j])
 
 
-@compiled()
-def _sigmoid_entropy(x: _Reals, least: _Reals, sign: np.float32, out: _Reals) -> None:
-    """Write −log p, or −log(1 − p) with `sign` −1; `least`, log(1 + e^−|x|), is the lesser of the two."""
+@_kernel
+def _entropy(x: _Reals, greatest: _Reals, log_total: _Reals, out: _Reals) -> None:
+    """Write −log p, by way of the greatest logit, which cannot underflow."""
     for j in range(x.size):
-        out[j] = least[j] + max(-sign * x[j], _ZERO)
+        out[j] = (greatest[j] - x[j]) + log_total[j]
 
 
-@compiled()
+@_kernel
 def _focus(p: _Reals, gamma: np.float32, out: _Reals) -> None:
     """Multiply by (1 − p)^γ."""
     if gamma == _TWO:
@@ -262,18 +261,19 @@ def _focus(p: _Reals, gamma: np.float32, out: _Reals) -> None:
             out[j] *= _exp(gamma * _log(max(_ONE - p[j], _TINY)))
 
 
-@compiled()
+@_kernel
 def _slope(p: _Reals, gamma: np.float32, out: _Reals) -> None:
     """Write the derivative of (1 − p)^γ·(−log p) by log p."""
     if gamma == _ZERO:
-        out[:] = -_ONE
+        _fill(-_ONE, out)
         return
     for j in range(p.size):
+        # Where p underflows, p·log p is 0 whatever stands for the logarithm; −log p / (1−p) goes to 1 as p does.
         out[j] = gamma * p[j] * _log(min(max(p[j], _TINY), _ONE)) / max(_ONE - p[j], _TINY) - _ONE
     _focus(p, gamma, out)
 
 
-@compiled()
+@_kernel
 def _by_log_p(
     v: _Reals, w: _Reals, p: _Reals, by_overlap: np.float32, by_sum: np.float32, by_squares: np.float32, out: _Reals
 ) -> None:
@@ -282,127 +282,111 @@ def _by_log_p(
         out[j] = w[j] * (by_overlap * v[j] + by_sum + _TWO * by_squares * p[j]) * p[j]
 
 
-@compiled()
+@_kernel
+def _subtract_product(x: _Reals, y: _Reals, out: _Reals) -> None:
+    for j in range(x.size):
+        out[j] -= x[j] * y[j]
+
+
+@_kernel
 def _forward(
-    first: int, last: int, logits: _Reals, truth: NDArray[np.generic], weight: _Reals, soft: bool, softmax: bool,
-    squared: bool, entropy: bool, gamma: np.float32, activated: _Reals, sums: NDArray[np.float64],
+    first: int, last: int, logits: _Reals, labels: NDArray[np.uint8], truth: _Reals, weight: _Reals, field: _Reals,
+    softmax: bool, squared: bool, entropy: bool, gamma: np.float32, sums: NDArray[np.float64],
 ) -> None:  # fmt: skip
-    """Write the activation and the sums of items `first` to `last`."""
+    """Write the sums of items `first` to `last`."""
     batch, channels, voxels = logits.shape
     items = sums.shape[0] // batch
-    scratch = np.ones((7, _BLOCK), np.float32)
+    scratch, rows = np.empty((8, _BLOCK), np.float32), np.empty((channels if softmax else 1, _BLOCK), np.float32)
+    _fill(_ONE, scratch[0])
+    _fill(_ZERO, scratch[1])
     for item in range(first, last):
         b, of, begin = item // items, sums[item], item % items * _ITEM
         end = min(begin + _ITEM, voxels)
         for start in range(begin, end, _BLOCK):
             stop = min(start + _BLOCK, end)
             n = stop - start
-            v, w, labels, loss = scratch[0, :n], scratch[1, :n], scratch[2, :n], scratch[3, :n]
-            greatest, total, rest = scratch[4, :n], scratch[5, :n], scratch[6, :n]
-            if not soft:
-                _convert(truth[b, 0, start:stop], labels)
-            if weight.size:
-                w[:] = weight[b, 0, start:stop]
+            w = weight[b, 0, start:stop] if weight.size else scratch[0, :n]
+            zeros, greatest, total = scratch[1, :n], scratch[2, :n], scratch[3, :n]
+            rest, others, loss = scratch[4, :n], scratch[5, :n], scratch[6, :n]
             if softmax:
-                greatest[:], total[:] = logits[b, 0, start:stop], _ZERO
-                for c in range(1, channels):
-                    _maximum(logits[b, c, start:stop], greatest)
-                for c in range(channels):
-                    _exponentials(logits[b, c, start:stop], greatest, activated[b, c, start:stop], total)
-                for c in range(channels):
-                    _divide(total, activated[b, c, start:stop])
+                _softmax(logits, b, start, stop, rows, greatest, total)
                 if entropy:
                     _log_all(total)
             for c in range(channels):
-                x, p = logits[b, c, start:stop], activated[b, c, start:stop]
+                x, p = logits[b, c, start:stop], rows[c if softmax else 0, :n]
                 if not softmax:
-                    _sigmoid(x, p, total)
-                if soft:
-                    v[:] = truth[b, c, start:stop]
-                else:
-                    _equal(labels, np.float32(c if channels > 1 else 1), v)
+                    _sigmoid(x, p, greatest, total)
+                v = truth[b, c, start:stop] if truth.size else scratch[7, :n]
+                if labels.size:
+                    _equal(labels[b, 0, start:stop], c if channels > 1 else 1, v)
                 overlap, predicted, members = _counts(v, w, p)
                 of[0, c] += overlap
                 of[1, c] += _dot(w, p, p) if squared else predicted
                 of[2, c] += _dot(w, v, v) if squared else members
                 of[3, c] += members
+                if field.size:
+                    of[6, c] += _dot(w, p, field[b, c, start:stop])
                 if not entropy:
                     continue
                 if not softmax:
                     _log1p_all(total)
-                if gamma == _ZERO:
-                    if softmax:
-                        of[4, c] += _softmax_entropy_sum(x, greatest, total, v, w)
-                    else:
-                        positive, negative = _sigmoid_entropy_sums(x, total, v, w)
-                        of[4, c] += positive
-                        of[5, c] += negative
-                    continue
-                if softmax:
-                    _softmax_entropy(x, greatest, total, loss)
-                else:
-                    _sigmoid_entropy(x, total, _ONE, loss)
+                    _complement(p, rest)
+                    _complement(v, others)
+                    _entropy(zeros, greatest, total, loss)
+                    _focus(rest, gamma, loss)
+                    of[5, c] += _dot(w, others, loss)
+                _entropy(x, greatest, total, loss)
                 _focus(p, gamma, loss)
                 of[4, c] += _dot(w, v, loss)
-                if not softmax:
-                    _complement(p, rest)
-                    _complement(v, v)
-                    _sigmoid_entropy(x, total, -_ONE, loss)
-                    _focus(rest, gamma, loss)
-                    of[5, c] += _dot(w, v, loss)
 
 
-@compiled()
+@_kernel
 def _backward(
-    first: int, last: int, activated: _Reals, truth: NDArray[np.generic], weight: _Reals, soft: bool, softmax: bool,
-    squared: bool, entropy: bool, gamma: np.float32, by_activated: _Reals, by_sums: _Reals, items: int,
-    gradient: _Reals,
+    first: int, last: int, logits: _Reals, labels: NDArray[np.uint8], truth: _Reals, weight: _Reals, field: _Reals,
+    softmax: bool, squared: bool, entropy: bool, gamma: np.float32, by_sums: _Reals, gradient: _Reals,
 ) -> None:  # fmt: skip
     """Write the gradient of items `first` to `last`."""
-    _, channels, voxels = activated.shape
-    scratch = np.ones((6, _BLOCK), np.float32)
+    _, channels, voxels = logits.shape
+    items = (voxels + _ITEM - 1) // _ITEM
+    scratch, rows = np.empty((7, _BLOCK), np.float32), np.empty((channels if softmax else 1, _BLOCK), np.float32)
+    _fill(_ONE, scratch[0])
     for item in range(first, last):
         b, begin = item // items, item % items * _ITEM
         end = min(begin + _ITEM, voxels)
         for start in range(begin, end, _BLOCK):
             stop = min(start + _BLOCK, end)
             n = stop - start
-            v, w, labels = scratch[0, :n], scratch[1, :n], scratch[2, :n]
-            slope, total, rest = scratch[3, :n], scratch[4, :n], scratch[5, :n]
-            total[:] = _ZERO
-            if not soft:
-                _convert(truth[b, 0, start:stop], labels)
-            if weight.size:
-                w[:] = weight[b, 0, start:stop]
+            w = weight[b, 0, start:stop] if weight.size else scratch[0, :n]
+            greatest, total, slope = scratch[1, :n], scratch[2, :n], scratch[3, :n]
+            rest, others = scratch[4, :n], scratch[5, :n]
+            if softmax:
+                _softmax(logits, b, start, stop, rows, greatest, total)
+                _fill(_ZERO, total)
             for c in range(channels):
-                p, g = activated[b, c, start:stop], gradient[b, c, start:stop]
-                if soft:
-                    v[:] = truth[b, c, start:stop]
-                else:
-                    _equal(labels, np.float32(c if channels > 1 else 1), v)
+                p, g = rows[c if softmax else 0, :n], gradient[b, c, start:stop]
+                if not softmax:
+                    _sigmoid(logits[b, c, start:stop], p, greatest, total)
+                v = truth[b, c, start:stop] if truth.size else scratch[6, :n]
+                if labels.size:
+                    _equal(labels[b, 0, start:stop], c if channels > 1 else 1, v)
                 by_predicted = by_sums[1, b, c]
                 by_sum, by_squares = (_ZERO, by_predicted) if squared else (by_predicted, _ZERO)
                 _by_log_p(v, w, p, by_sums[0, b, c], by_sum, by_squares, g)
-                if by_activated.size:
-                    _add_product(_ONE, by_activated[b, c, start:stop], p, g)
-                by_positive, by_negative = by_sums[4, b, c], by_sums[5, b, c]
-                if entropy and gamma == _ZERO:
-                    _add_product(-by_positive, v, w, g)
-                elif entropy:
+                if field.size:
+                    _add_products(by_sums[6, b, c], w, field[b, c, start:stop], p, g)
+                if entropy:
                     _slope(p, gamma, slope)
-                    _multiply(w, slope)
-                    _add_product(by_positive, v, slope, g)
+                    _add_products(by_sums[4, b, c], w, v, slope, g)
                 if softmax:
                     _add(g, total)
                     continue
                 _complement(p, rest)
                 _multiply(rest, g)
-                if entropy and gamma == _ZERO:
-                    _add_others(by_negative, v, w, p, g)
-                elif entropy:
+                if entropy:
+                    _complement(v, others)
                     _slope(rest, gamma, slope)
-                    _multiply(w, slope)
-                    _add_others(-by_negative, v, slope, p, g)
+                    _multiply(p, slope)
+                    _add_products(-by_sums[5, b, c], w, others, slope, g)
             if softmax:
                 for c in range(channels):
-                    _add_product(-_ONE, activated[b, c, start:stop], total, gradient[b, c, start:stop])
+                    _subtract_product(rows[c, :n], total, gradient[b, c, start:stop])
