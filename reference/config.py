@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import inspect
+import math
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field, fields, is_dataclass, replace
 from pathlib import Path
 from types import NoneType, UnionType
@@ -13,15 +14,19 @@ from typing import Any, Literal, TypeAlias, Union, cast, get_args, get_origin, g
 import yaml
 
 from multilevel_loss import LinearRamp, StepAt
+from reference.data import Case, Split, split_by_patient
+from reference.data.splits import Protocol, folds, paper_folds
 from reference.files import replacing
-from reference.models import Stage
+from reference.models import ModelName, Stage
 
-VIEWS = {"axial": 0, "coronal": 1, "sagittal": 2}
+CONFIG = "config.yaml"
+"""Name of the file in a run that holds its options."""
+
+View = Literal["axial", "coronal", "sagittal"]
+VIEWS: dict[View, int] = {"axial": 0, "coronal": 1, "sagittal": 2}
 """View → axis of a volume (D, H, W) that is cut into slices."""
 
 Weight: TypeAlias = float | LinearRamp | StepAt
-View = Literal["axial", "coronal", "sagittal"]
-ModelName = Literal["mll", "mln", "rstn"]
 Precision = Literal["32-true", "16-mixed", "bf16-mixed"]
 
 
@@ -41,7 +46,8 @@ class TrainingConfig:
         beta: weight of the uncertain points, likewise.
         gamma: weight of the fused branches, likewise; only a model that has them (MLN) reads it. While this and `beta`
             are 0, neither the pixel branch nor the fusion is computed.
-        num_points: uncertain points a unit of a model without a pixel branch; the paper gives none.
+        num_points: uncertain points a unit; the paper gives none. Here the loss draws them; a model with a pixel branch
+            (MLN) is built with its own number, which the `train` command takes from this.
         jitter: whether the crop's margins are random.
         patience: epochs without a better validation DSC after which training stops; None trains all epochs.
         seed: of the order of the units, the jitter and the points.
@@ -107,12 +113,12 @@ class TrainingConfig:
         return asdict(self)
 
 
-LATER = ("epochs", "patience", "accelerator", "devices", "num_nodes", "workers")
-"""Options of a training that a resumption may change."""
+LATER = ("epochs", "patience", "accelerator", "devices", "num_nodes", "workers", "store", "views")
+"""Options that a resumption may change: a store may have moved, a view be added."""
 
 
 def changed_options(old: Mapping[str, Any], new: Mapping[str, Any]) -> list[str]:
-    """Return what a resumption changed though it must not, as "name new instead of old"."""
+    """Return the options that are not as they were though they must be, as "name new instead of old"."""
     names = sorted(name for name in old.keys() | new.keys() if name not in LATER and old.get(name) != new.get(name))
     return [f"{name} {new.get(name)!r} instead of {old.get(name)!r}" for name in names]
 
@@ -129,8 +135,9 @@ class RunConfig:
         imagenet: file with torchvision's ImageNet weights of `resnet18`, or "hub" to download them; None starts at
             random.
         views: axial, coronal, sagittal: a model for each.
+        protocol: data set of the paper whose splits to take: nih, isicdm or spleen. None makes `folds` equal ones.
+        folds: number of folds where the protocol gives none.
         fold: which fold is tested, and therefore left out, counted from 0; None trains on all cases.
-        folds: number of folds.
         validation: share of the training patients to choose the best epoch by.
         keep: share of the organ-holding slices to train on, those with most organ.
         training: how.
@@ -142,8 +149,9 @@ class RunConfig:
     model_options: dict[str, Any] = field(default_factory=dict)
     imagenet: str | None = None
     views: tuple[View, ...] = ("axial", "coronal", "sagittal")
-    fold: int | None = 0
+    protocol: Protocol | None = None
     folds: int = 4
+    fold: int | None = 0
     validation: float = 0.1
     keep: float = 0.98
     training: TrainingConfig = field(default_factory=TrainingConfig)
@@ -173,6 +181,22 @@ class RunConfig:
         paper = TrainingConfig.paper(values.get("model", "mll"))
         return cls(**own, training=replace(paper, **{name: values[name] for name in values.keys() - own.keys()}))
 
+    def split(self, cases: Sequence[Case]) -> Split:
+        """Return the cases of a store to train on, to validate and to test; the same for every seed.
+
+        Raises:
+            ValueError: there is no such fold, or the cases are not those of the protocol, or too few.
+        """
+        if self.fold is None:
+            return split_by_patient(cases, validation=self.validation, test=0)
+        if self.protocol is None:
+            splits = folds(cases, self.folds, validation=self.validation)
+        else:
+            splits = paper_folds(cases, self.protocol, validation=self.validation)
+        if not 0 <= self.fold < len(splits):
+            raise ValueError(f"expected `fold` to be 0 to {len(splits) - 1}, got {self.fold}")
+        return splits[self.fold]
+
     def as_dict(self) -> dict[str, Any]:
         """Return every option as YAML holds it, such that ``RunConfig.of`` returns this run again."""
         own = {each.name: getattr(self, each.name) for each in fields(self) if each.name != "training"}
@@ -187,10 +211,11 @@ def option_kinds() -> dict[str, Any]:
 
 
 def option_help() -> dict[str, str]:
-    """Return what the docstrings say of each option."""
-    docs = (inspect.getdoc(each) or "" for each in (RunConfig, TrainingConfig))
-    entries = re.findall(r"^    (\w+): (.*(?:\n {8}.*)*)", "\n".join(docs), re.MULTILINE)
-    return {name: " ".join(text.split()) for name, text in entries if name in option_kinds()}
+    """Return what the docstrings say of each option, as the command line has it."""
+    docs = "\n".join(inspect.getdoc(each) or "" for each in (RunConfig, TrainingConfig))
+    entries = re.findall(r"^    (\w+): (.*(?:\n {8}.*)*)", re.sub(r":\w+:(?=`)", "", docs), re.MULTILINE)
+    help_of = {name: re.sub(r"\bNone\b", "null", " ".join(text.split())) for name, text in entries}
+    return {name: help_of[name] for name in option_kinds()}
 
 
 def read_options(path: Path) -> dict[str, Any]:
@@ -211,6 +236,12 @@ def parse_option(text: str) -> Any:
         return yaml.safe_load(text)
     except yaml.YAMLError:
         return text
+
+
+def write_option(value: Any) -> str:
+    """Return the text that :func:`parse_option` reads as `value`."""
+    text: str = yaml.safe_dump(value, default_flow_style=True, sort_keys=False, width=math.inf)
+    return text.removesuffix("\n").removesuffix("\n...")
 
 
 def write_config(config: RunConfig, path: Path) -> None:
