@@ -159,7 +159,9 @@ class RunConfig:
     def __post_init__(self) -> None:
         """Check the views."""
         if not self.views or len(set(self.views)) < len(self.views):
-            raise ValueError(f"expected `views` to name at least one view, each once, got {', '.join(self.views)}")
+            raise ValueError(
+                f"expected `views` to name at least one view, each once, got {', '.join(self.views) or 'none'}"
+            )
 
     @classmethod
     def of(cls, options: Mapping[str, Any]) -> RunConfig:
