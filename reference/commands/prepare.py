@@ -21,6 +21,28 @@ from reference.data.layouts import (
 )
 from reference.data.prepare import prepare as prepare_cases
 
+LayoutOption = Annotated[
+    Layout | None,
+    typer.Option(
+        help="nih: DICOM in PANCREAS_0001 …, label0001.nii.gz …. msd: imagesTr, labelsTr, dataset.json. nifti: "
+        "imagesTr and labelsTr or images and labels, NIfTI, NRRD or DICOM. isicdm: the same in thin and in thick. "
+        "images2d: images and masks. Without it: by the folders that are there.",
+        show_default=False,
+    ),
+]
+WindowOption = Annotated[
+    str | None,
+    typer.Option(
+        help="LO,HI, the intensities that become 0 and 1, or percentiles (0.5 and 99.5 of each image). Without it: "
+        "-100,240 HU for CT, -125,275 for the MSD spleen, 0,255 for 2-D images, percentiles for MR.",
+        show_default=False,
+    ),
+]
+LabelsOption = Annotated[str, typer.Option(help="Label values that together are the organ, such as 1,2.")]
+ChannelOption = Annotated[
+    int | None, typer.Option(min=0, help="Of 4-D images, the channel to take.", show_default=False)
+]
+
 
 def parse_window(text: str) -> Window:
     """Return the window that "LO,HI" or "percentiles" names."""
@@ -54,30 +76,13 @@ def choose_reading(
 def prepare(
     data: Annotated[Path, typer.Argument(help="The data set.")],
     store: Annotated[Path, typer.Argument(help="Folder to write: a folder for each case.")],
-    layout: Annotated[
-        Layout | None,
-        typer.Option(
-            help="nih: DICOM in PANCREAS_0001 …, label0001.nii.gz …. msd: imagesTr, labelsTr, dataset.json. nifti: "
-            "imagesTr and labelsTr or images and labels, NIfTI, NRRD or DICOM. isicdm: the same in thin and in thick. "
-            "images2d: images and masks. Without it: by the folders that are there.",
-            show_default=False,
-        ),
-    ] = None,
-    window: Annotated[
-        str | None,
-        typer.Option(
-            help="LO,HI, the intensities that become 0 and 1, or percentiles (0.5 and 99.5 of each image). Without it: "
-            "-100,240 HU for CT, -125,275 for the MSD spleen, 0,255 for 2-D images, percentiles for MR.",
-            show_default=False,
-        ),
-    ] = None,
-    labels: Annotated[str, typer.Option(help="Label values that together are the organ, such as 1,2.")] = "1",
+    layout: LayoutOption = None,
+    window: WindowOption = None,
+    labels: LabelsOption = "1",
     size: Annotated[
         int | None, typer.Option(min=1, help="Resize slices to this many pixels, the longer side.", show_default=False)
     ] = None,
-    channel: Annotated[
-        int | None, typer.Option(min=0, help="Of 4-D images, the channel to take.", show_default=False)
-    ] = None,
+    channel: ChannelOption = None,
     skip_damaged: Annotated[
         bool, typer.Option("--skip-damaged", help="Leave damaged cases out, and list them at the end.")
     ] = False,

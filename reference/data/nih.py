@@ -4,16 +4,14 @@
 
 from __future__ import annotations
 
-import itertools
 import re
 from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
-from numpy.typing import NDArray
-from scipy import ndimage
 
 from reference.data.case import Case, percentile_window
+from reference.data.flips import find_flip
 from reference.data.nifti import select_labels
 from reference.data.pairs import Pair
 from reference.data.scan import read_scan
@@ -22,8 +20,6 @@ WITHDRAWN = (25, 70)
 """TCIA took these cases back; their labels, or all of them, may still be there."""
 
 WINDOW = (-100.0, 240.0)
-LEAST_CORRELATION, LEAST_LEAD = 0.15, 0.05
-SHELL = 3
 
 
 def find_nih_pairs(folder: Path) -> list[Pair]:
@@ -80,41 +76,3 @@ def read_nih_pair(pair: Pair, *, window: tuple[float, float] | None = WINDOW, la
     if window is None:
         window = percentile_window(scan.image)
     return Case(pair.name, pair.name, scan.image, label, scan.spacing, window, scan.geometry)
-
-
-def find_flip(image: NDArray[np.number], mask: NDArray[np.bool_], window: tuple[float, float]) -> tuple[int, ...]:
-    """Return the axes along which `mask` has to be flipped to lie on its organ.
-
-    An organ is of one tissue: where the mask lies right, the intensities in it are alike, and those of a thin shell
-    around it, fat, vessels or bowel, are often far from them. The flip is taken under which nearness to the median of
-    the mask, in `window`, correlates best with being in it; wrong ones correlate by chance alone.
-
-    Raises:
-        ValueError: the mask is empty, no flip correlates, or two do about as well.
-    """
-    if not mask.any():
-        raise ValueError("expected labels of the organ, found none")
-    (box,) = ndimage.find_objects(mask.view(np.uint8))
-    padded = tuple(slice(max(0, side.start - SHELL), side.stop + SHELL) for side in box)
-    inside = mask[padded]
-    region = ndimage.binary_dilation(inside, iterations=SHELL)
-    scores: dict[tuple[int, ...], float] = {}
-    for flip in itertools.chain.from_iterable(itertools.combinations(range(3), count) for count in range(4)):
-        # Flipping the image instead leaves the mask and its shell where they are.
-        values = np.flip(image, flip)[padded][region].clip(*window)
-        deviation = np.abs(values - np.median(values[inside[region]]))
-        scores[flip] = -float(np.corrcoef(deviation, inside[region])[0, 1]) if np.ptp(deviation) > 0 else 0.0
-    ranked = sorted(scores, key=lambda flip: -scores[flip])
-    best = ranked[0]
-    # A mask that two flips leave alike correlates with both alike; either will do.
-    rivals = [scores[flip] for flip in ranked[1:] if not np.array_equal(np.flip(mask, flip), np.flip(mask, best))]
-    if scores[best] < LEAST_CORRELATION or (rivals and scores[best] - rivals[0] < LEAST_LEAD):
-        found = ", ".join(f"{_name(flip)} {scores[flip]:.2f}" for flip in ranked)
-        raise ValueError(
-            f"expected the labels to meet the organ under one flip of their axes, but the correlations are {found}"
-        )
-    return best
-
-
-def _name(flip: tuple[int, ...]) -> str:
-    return "".join("zyx"[axis] for axis in flip) or "none"

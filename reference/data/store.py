@@ -33,10 +33,15 @@ def read_store(store: Path) -> list[Case]:
     store = Path(store)
     if not store.is_dir():
         raise FileNotFoundError(f"expected a store at {store}, found none")
-    folders = sorted(record.parent for record in store.glob(f"[!.]*/{RECORD}"))
+    folders = find_cases(store)
     if not folders:
         raise ValueError(f"expected prepared cases in {store}, found none")
     return [read_case(folder) for folder in folders]
+
+
+def find_cases(store: Path) -> list[Path]:
+    """Return the folders of a store's cases, sorted; none where `store` is no store."""
+    return sorted(record.parent for record in store.glob(f"[!.]*/{RECORD}"))
 
 
 def read_case(folder: Path) -> Case:

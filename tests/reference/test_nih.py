@@ -9,9 +9,9 @@ from scans import write_series, write_volume
 from scipy import ndimage
 
 from reference.data import make_phantom, read_image_folder
-from reference.data.nih import find_flip, find_nih_pairs, read_nih_pair
+from reference.data.flips import FLIPS, find_flip
+from reference.data.nih import find_nih_pairs, read_nih_pair
 
-FLIPS = [flip for count in range(4) for flip in itertools.combinations(range(3), count)]
 WINDOW = (-100.0, 240.0)
 
 
