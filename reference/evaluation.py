@@ -7,7 +7,6 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
-from monai.metrics.utils import get_mask_edges, get_surface_distance
 from numpy.typing import NDArray
 
 
@@ -154,6 +153,9 @@ def _surface_distances(
     prediction: NDArray[np.bool_], truth: NDArray[np.bool_], spacing: Sequence[float]
 ) -> tuple[NDArray[np.float32], NDArray[np.float32]] | float:
     """Return the distances from the surface of each mask to that of the other, or the one they all are."""
+    # MONAI takes seconds to import, and most commands measure no surface.
+    from monai.metrics.utils import get_mask_edges, get_surface_distance
+
     _check_masks(prediction, truth)
     if len(spacing) != truth.ndim or not all(math.isfinite(step) and step > 0 for step in spacing):
         raise ValueError(f"expected `spacing` to have {truth.ndim} positive values, got {tuple(spacing)!r}")

@@ -68,7 +68,7 @@ def segment(
     tmax: int = 10,
     tol: float = 0.99,
     vote: Vote = "mean",
-    organ: NDArray[np.bool_] | Tensor | None = None,
+    organ: NDArray[np.bool_] | None = None,
     precision: Precision = "32-true",
     batch_size: int | None = None,
     observe: Callable[[int, NDArray[np.bool_]], None] | None = None,
@@ -121,7 +121,7 @@ def segment(
     volume = volume.to(device)
     batch_size = batch_size or (1 if device.type == "cpu" else 8)
     views = [_View(model, volume, axis, batch_size) for axis, model in used.items()]
-    boxes = None if organ is None else [view.boxes(torch.as_tensor(organ)) for view in views]
+    boxes = None if organ is None else [view.boxes(torch.from_numpy(np.array(organ))) for view in views]
 
     with torch.autocast(device.type, AUTOCAST[precision], enabled=AUTOCAST[precision] is not None):
         probability, mask = _fuse((view.coarse() for view in views), vote)
@@ -162,7 +162,7 @@ def relative_dsc(before: Tensor, after: Tensor) -> float:
 
 def _check(
     volume: Tensor,
-    organ: NDArray[np.bool_] | Tensor | None,
+    organ: NDArray[np.bool_] | None,
     models: Mapping[int, CoarseToFine],
     used: Mapping[int, CoarseToFine],
 ) -> None:

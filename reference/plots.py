@@ -14,12 +14,15 @@ from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
+from matplotlib.patches import Patch
 from matplotlib.ticker import MaxNLocator
 from numpy.typing import NDArray
 
 from reference.history import EpochRecord
 
-TRUTH, PREDICTION, POINTS = "#00e676", "#ff4081", "#40c4ff"
+TRUTH, PREDICTION, POINTS, AVERAGE = "#00e676", "#ff4081", "#40c4ff", "#d50000"
+OVERLAPS = {"truth": (1.0, 0.0, 0.0), "prediction": (0.0, 0.8, 0.0), "both": (1.0, 1.0, 0.0)}
+"""Colours of the paper's Figs. 8 and 9."""
 STYLE: dict[Any, Any] = {
     "axes.grid": True,
     "axes.spines.right": False,
@@ -39,12 +42,14 @@ class Overlay:
         truth: (H, W), bool.
         prediction: (H, W), bool.
         points: (N, 2), the (x, y) of uncertain points in pixels, (0, 0) the centre of the first one.
+        probability: (H, W), what the prediction was taken from; only `draw_selection` needs it.
     """
 
     image: NDArray[np.float32]
     truth: NDArray[np.bool_]
     prediction: NDArray[np.bool_]
     points: NDArray[np.float64]
+    probability: NDArray[np.float32] | None = None
 
 
 def draw_curves(path: Path, histories: Mapping[str, Sequence[EpochRecord]], title: str) -> None:
@@ -94,15 +99,21 @@ def _mark_changes(axes: Axes, history: Sequence[EpochRecord]) -> None:
 
 
 def draw_convergence(
-    path: Path, dsc: Mapping[str, Sequence[float]], rdsc: Mapping[str, Sequence[float]], title: str
+    path: Path,
+    dsc: Mapping[str, Sequence[float]],
+    rdsc: Mapping[str, Sequence[float]],
+    title: str,
+    *,
+    average: str | None = None,
 ) -> None:
-    """Draw the mean DSC of each iteration of testing (0 is the coarse model), and the RDSC to the one before.
+    """Draw the mean DSC of each iteration of testing (0 is the coarse model), and the RDSC to the one before: Fig. 6.
 
     Args:
         path: the PNG file to write.
-        dsc: for each loss function, the values of iterations 0, 1, ….
-        rdsc: for each loss function, the values of iterations 1, 2, ….
+        dsc: for each loss function or fold, the values of iterations 0, 1, ….
+        rdsc: for each loss function or fold, the values of iterations 1, 2, ….
         title: a line above both.
+        average: the one among them that is the average of the others; it is drawn in red, they are dotted.
     """
     with mpl.rc_context(STYLE):
         figure = Figure(figsize=(9, 3.4), layout="constrained")
@@ -110,7 +121,10 @@ def draw_convergence(
         panels: tuple[Axes, Axes] = figure.subplots(1, 2)
         for axes, values, first, label in zip(panels, (dsc, rdsc), (0, 1), ("DSC", "RDSC"), strict=True):
             for name, means in values.items():
-                axes.plot(range(first, first + len(means)), means, marker="o", markersize=3, label=name)
+                line = "-" if average in (None, name) else ":"
+                color = AVERAGE if name == average else None
+                rounds = range(first, first + len(means))
+                axes.plot(rounds, means, line, color=color, marker="o", markersize=3, label=name)
             axes.set(xlabel="iteration", ylabel=f"{label}, mean over cases")
             axes.xaxis.set_major_locator(MaxNLocator(integer=True))
         panels[1].axhline(0.99, color="gray", linestyle="--", linewidth=0.8)
@@ -153,6 +167,70 @@ def draw_overlays(path: Path, rows: Mapping[str, Mapping[str, Overlay]], title: 
             Line2D([], [], color=POINTS, marker=".", linestyle="", label="uncertain points"),
         ]
         figure.legend(handles=handles, loc="outside lower center", ncols=3, fontsize=8)
+        _save(figure, path)
+
+
+def draw_overlaps(path: Path, rows: Mapping[str, Mapping[str, Overlay]], title: str) -> None:
+    """Draw what truth and prediction have in common in yellow, the rest of them in red and green: Figs. 8 and 9.
+
+    Args:
+        path: the PNG file to write.
+        rows: case name → method → the same slice of that case as segmented by each; a row each.
+        title: a line above all.
+    """
+    methods = list(next(iter(rows.values())))
+    with mpl.rc_context(STYLE | {"axes.grid": False}):
+        figure = Figure(figsize=(2.7 * len(methods), 2.7 * len(rows) + 0.9), layout="constrained")
+        figure.suptitle(title)
+        grid = figure.subplots(len(rows), len(methods), squeeze=False)
+        for line, (case, overlays) in zip(grid, rows.items(), strict=True):
+            left, right, bottom, top = _view([*overlays.values()])
+            for axes, method in zip(line, methods, strict=True):
+                overlay = overlays[method]
+                pixels = np.repeat(overlay.image[..., None], 3, axis=2)
+                areas = {
+                    "truth": overlay.truth & ~overlay.prediction,
+                    "prediction": overlay.prediction & ~overlay.truth,
+                    "both": overlay.truth & overlay.prediction,
+                }
+                for name, area in areas.items():
+                    pixels[area] = 0.4 * pixels[area] + 0.6 * np.array(OVERLAPS[name])
+                axes.imshow(pixels, vmin=0, vmax=1)
+                axes.set(xlim=(left, right), ylim=(bottom, top))
+                axes.set_axis_off()
+                axes.set_title(f"{case}\n{method}", fontsize=8)
+        handles = [Patch(color=color, label=name) for name, color in OVERLAPS.items()]
+        figure.legend(handles=handles, loc="outside lower center", ncols=3, fontsize=8)
+        _save(figure, path)
+
+
+def draw_selection(path: Path, overlay: Overlay, title: str) -> None:
+    """Draw a slice, the probability of its organ, how uncertain that is, and the points chosen by it: Fig. 3.
+
+    Raises:
+        ValueError: the slice has no probability.
+    """
+    if overlay.probability is None:
+        raise ValueError("expected `overlay` to have a probability, got None")
+    uncertainty = 1 - abs(2 * overlay.probability - 1)
+    left, right, bottom, top = _view([overlay])
+    with mpl.rc_context(STYLE | {"axes.grid": False}):
+        figure = Figure(figsize=(11, 3.3), layout="constrained")
+        figure.suptitle(title)
+        panels = figure.subplots(1, 4)
+        for axes, field, name, colors in zip(
+            panels,
+            (overlay.image, overlay.probability, uncertainty, overlay.probability),
+            ("slice and truth", "probability", "uncertainty", "uncertain points"),
+            ("gray", "viridis", "magma", "gray"),
+            strict=True,
+        ):
+            axes.imshow(field, cmap=colors, vmin=0, vmax=1)
+            axes.set(xlim=(left, right), ylim=(bottom, top))
+            axes.set_axis_off()
+            axes.set_title(name, fontsize=8)
+        _contour(panels[0], overlay.truth, TRUTH)
+        panels[3].scatter(*overlay.points.T, s=5, color=POINTS, linewidths=0)
         _save(figure, path)
 
 

@@ -5,7 +5,14 @@ import numpy as np
 import pytest
 
 from reference.history import EpochRecord
-from reference.plots import Overlay, draw_convergence, draw_curves, draw_overlays
+from reference.plots import (
+    Overlay,
+    draw_convergence,
+    draw_curves,
+    draw_overlaps,
+    draw_overlays,
+    draw_selection,
+)
 
 
 def record(epoch):
@@ -29,6 +36,46 @@ def test_curves(tmp_path, epochs):
 def test_convergence(tmp_path):
     draw_convergence(tmp_path / "c.png", {"a": [0.1, 0.5], "b": [0.2]}, {"a": [0.9], "b": []}, "title")
     assert read(tmp_path / "c.png").std() > 5
+
+
+def test_convergence_of_folds_has_a_red_average(tmp_path):
+    lines = {"fold 1": [0.5, 0.7], "fold 2": [0.6, 0.8], "average": [0.55, 0.75]}
+    for average, red in (("average", True), (None, False)):
+        draw_convergence(tmp_path / "c.png", lines, lines, "title", average=average)
+        pixels = read(tmp_path / "c.png").astype(int)
+        assert ((abs(pixels - (0x00, 0x00, 0xD5)).max(axis=2) < 30).sum() > 200) == red
+
+
+@pytest.fixture
+def overlay():
+    image = np.full((40, 60), 0.5, dtype=np.float32)
+    truth, prediction = np.zeros((2, 40, 60), dtype=bool)
+    truth[10:20, 10:30] = True
+    prediction[12:24, 14:36] = True
+    points = np.random.default_rng(0).uniform(10, 35, (500, 2))
+    return Overlay(image, truth, prediction, points, prediction.astype(np.float32))
+
+
+def test_overlaps_are_red_green_and_yellow(tmp_path, overlay):
+    draw_overlaps(tmp_path / "o.png", {"case": {"a": overlay, "b": overlay}}, "title")
+    pixels = read(tmp_path / "o.png").astype(int)
+    # 0.4 of gray 0.5 and 0.6 of a colour, on 72, 136 and 128 pixels of the slice.
+    counts = [
+        (abs(pixels - np.multiply(color, 255)).max(axis=2) < 4).sum()
+        for color in ((0.2, 0.2, 0.8), (0.2, 0.68, 0.2), (0.2, 0.8, 0.8))
+    ]
+    assert counts[2] > 3000
+    np.testing.assert_allclose(np.divide(counts, counts[2]), np.divide((72, 136, 128), 128), rtol=0.1)
+
+
+def test_selection_shows_points_where_they_are_uncertain(tmp_path, overlay):
+    draw_selection(tmp_path / "s.png", overlay, "title")
+    pixels = read(tmp_path / "s.png").astype(int)
+    assert (abs(pixels - (0xFF, 0xC4, 0x40)).max(axis=2) < 40).sum() > 100
+    with pytest.raises(ValueError, match="expected `overlay` to have a probability, got None"):
+        draw_selection(
+            tmp_path / "s.png", Overlay(overlay.image, overlay.truth, overlay.truth, overlay.points), "title"
+        )
 
 
 def test_overlays_show_truth_prediction_and_points(tmp_path):
