@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from functools import partial
 from typing import cast
 
 import torch
@@ -13,10 +14,13 @@ from multilevel_loss._module import Loss
 from multilevel_loss._reduce import full_precision
 from multilevel_loss._targets import prepare
 from multilevel_loss.losses._scheduled import OMEGA, ScheduledLoss, check_term, check_weight, given, weighted_sum
-from multilevel_loss.losses.boundary.boundary import BoundaryLoss, boundary_loss
+from multilevel_loss.losses.boundary.boundary import BoundaryLoss
 from multilevel_loss.losses.pixel.uncertain_point import UncertainPointLoss, uncertain_point_loss
 from multilevel_loss.losses.region.dice import DiceLoss, dice_loss
 from multilevel_loss.schedules import Schedule
+
+# Distances in voxels are 10 and more where Dice is 1: they leave nothing of a small organ.
+_default_boundary = partial(BoundaryLoss, normalize="max")
 
 _SHARED = {"mode", "include_background", "ignore_index", "mask", "class_mask", "weight", "reduction"}
 
@@ -27,7 +31,7 @@ def multilevel_loss(
     target: Tensor,
     *,
     region: Callable[..., Tensor] = dice_loss,
-    boundary: Callable[..., Tensor] = boundary_loss,
+    boundary: Callable[..., Tensor] | None = None,
     pixel: Callable[..., Tensor] = uncertain_point_loss,
     alpha: float = 1.0,
     beta: float = 1.0,
@@ -55,7 +59,8 @@ def multilevel_loss(
         target: label map (B, *spatial) or (B, 1, *spatial), any integer or bool dtype, or class memberships
             (B, C, *spatial), floating in [0, 1].
         region: E_R, a loss of this library, function or module.
-        boundary: E_B, likewise; one that takes `spacing` and `distance_map` where these are given.
+        boundary: E_B, likewise; one that takes `spacing` and `distance_map` where these are given;
+            ``BoundaryLoss(normalize="max")`` when None.
         pixel: E_P, likewise; one that takes `point_coords` and `generator` where these are given.
         alpha: α. A term of weight 0 is not computed.
         beta: β, likewise.
@@ -64,7 +69,8 @@ def multilevel_loss(
         include_background: False leaves class 0 of several out of every term.
         spacing: mm, in the axis order of the tensor (D, H, W): a number, one a spatial axis, or (B, number of axes);
             None measures in voxels.
-        distance_map: precomputed signed distance map (B, C, *spatial), negative inside; computed when None.
+        distance_map: precomputed signed distance map (B, C, *spatial), negative inside, in any unit as long as
+            `boundary` normalizes it; computed when None.
         point_input: logits (B, C, *spatial') for the pixel term, coarser or finer than `input`, which is taken when
             None; the target is sampled at the same places of the image.
         point_coords: (B, P, D) in [0, 1], x first, replays these points instead of drawing any.
@@ -101,8 +107,11 @@ def multilevel_loss(
         ['boundary', 'pixel', 'region']
 
     Source:
-        Eqs. 3 and 11 of Liu et al., which print ω₁ = 0.3; ⅓, beside ω₂ = ⅔, is their predecessor's (RSTN).
+        Eqs. 3 and 11 of Liu et al., which print ω₁ = 0.3; ⅓, beside ω₂ = ⅔, is their predecessor's (RSTN). Their
+        distances are in voxels, ``boundary=BoundaryLoss()``; that drives small organs to nothing where α does not
+        begin at 0, and often where it does.
     """
+    boundary = _default_boundary() if boundary is None else boundary
     prepared = prepare(input, target, mode=mode, ignore_index=ignore_index, mask=mask)
     # A prepared prediction stands in for the two tensors it was made from, so that the terms share its activation.
     shared = cast(Tensor, prepared)
@@ -132,7 +141,7 @@ class MLLoss(ScheduledLoss):
 
     Args:
         region: E_R, :class:`DiceLoss` when None; any loss module of this library may take its place.
-        boundary: E_B, :class:`BoundaryLoss` when None.
+        boundary: E_B, :class:`BoundaryLoss` with ``normalize="max"`` when None.
         pixel: E_P, :class:`UncertainPointLoss` when None.
         alpha: α, a number or a schedule, a function of the epoch.
         beta: β, likewise.
@@ -164,7 +173,8 @@ class MLLoss(ScheduledLoss):
         torch.Size([])
 
     Source:
-        Eqs. 3 and 11 of Liu et al.; the schedules of the example are those of its §4.1.1.
+        Eqs. 3 and 11 of Liu et al., whose distances are in voxels: ``boundary=BoundaryLoss()``. The schedules of the
+        example are those of its §4.1.1.
     """
 
     def __init__(
@@ -184,7 +194,7 @@ class MLLoss(ScheduledLoss):
     ) -> None:
         super().__init__({"region": 1.0, "boundary": check_weight("alpha", alpha), "pixel": check_weight("beta", beta)})
         self.region = check_term("region", DiceLoss() if region is None else region, "MLLoss", _SHARED)
-        self.boundary = check_term("boundary", BoundaryLoss() if boundary is None else boundary, "MLLoss", _SHARED)
+        self.boundary = check_term("boundary", _default_boundary() if boundary is None else boundary, "MLLoss", _SHARED)
         self.pixel = check_term("pixel", UncertainPointLoss() if pixel is None else pixel, "MLLoss", _SHARED)
         self.mode = mode
         self.include_background = include_background

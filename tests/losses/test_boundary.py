@@ -1,3 +1,5 @@
+from typing import Any
+
 import pytest
 import torch
 from hypothesis import given, settings
@@ -56,6 +58,19 @@ def test_given_map_is_used_as_it_is() -> None:
     given = torch.randn(2, 3, 6, 7, dtype=torch.float16)
     expected = (logits.softmax(1) * given.float())[:, 1:].mean()
     torch.testing.assert_close(boundary_loss(logits, truth, distance_map=given, include_background=False), expected)
+
+
+@pytest.mark.parametrize("options", [{"normalize": "max"}, {"clip": 1.5}, {"normalize": "max", "clip": 2.0}])
+def test_a_given_map_is_bounded_as_one_that_is_computed(options: dict[str, Any]) -> None:
+    logits, truth = torch.randn(2, 3, 6, 7), torch.randint(2, (2, 6, 7))  # class 2 is absent
+    given = signed_distance_map(truth, num_classes=3)
+    before = given.clone()
+    for reduction in ("mean", "none"):
+        torch.testing.assert_close(
+            boundary_loss(logits, truth, distance_map=given, reduction=reduction, **options),
+            boundary_loss(logits, truth, reduction=reduction, **options),
+        )
+    assert given.equal(before)
 
 
 def test_masked_voxels_do_not_count_and_belong_to_no_class() -> None:

@@ -5,8 +5,8 @@ import pytest
 import torch
 from torch import nn
 
-from multilevel_loss import MLLoss, signed_distance_map
-from multilevel_loss.functional import dice_loss, uncertain_point_loss
+from multilevel_loss import BoundaryLoss, MLLoss, signed_distance_map
+from multilevel_loss.functional import boundary_loss, dice_loss, uncertain_point_loss
 from reference.evaluation import dice_score, hausdorff_distance_95
 
 
@@ -39,10 +39,21 @@ def test_the_boundary_term_sees_how_far_an_error_lies_where_dice_is_blind() -> N
     image, label = ambiguous_case()
     truth = label[0].numpy() > 0
     region = train(MLLoss(alpha=0, beta=0), image, label)
-    both = train(MLLoss(alpha=1, beta=0), image, label)
+    both = train(MLLoss(boundary=BoundaryLoss(), beta=0), image, label)
     assert dice_score(region, truth) > dice_score(both, truth)  # what the region term asks for, and gets
     assert hausdorff_distance_95(region, truth, (1, 1)) > 15
     assert hausdorff_distance_95(both, truth, (1, 1)) <= 1.5
+
+
+@pytest.mark.parametrize(
+    ("loss", "is_found"), [(MLLoss(), True), (MLLoss(boundary=BoundaryLoss()), False)], ids=["bounded", "in voxels"]
+)
+def test_a_small_organ_is_found_without_an_option_set(loss: MLLoss, is_found: bool) -> None:
+    image, label = 0.3 * torch.randn(1, 1, 96, 96), torch.zeros(1, 96, 96, dtype=torch.long)
+    label[:, 40:45, 20:27] = 1
+    image += 2 * label
+    mask = train(loss, image, label)
+    assert (dice_score(mask, label[0].numpy() > 0) > 0.8) == is_found
 
 
 def test_dice_cannot_tell_a_near_error_from_a_far_one_and_the_boundary_loss_can() -> None:
@@ -51,8 +62,7 @@ def test_dice_cannot_tell_a_near_error_from_a_far_one_and_the_boundary_loss_can(
     for left in (17, 37):  # two voxels from the organ, and twenty-two
         logits = (40.0 * label - 20).unsqueeze(1)
         logits[:, :, 8:10, left : left + 2] = 20.0
-        boundary = MLLoss(alpha=1, beta=0, return_components=True)(logits, label)[1]["boundary"]
-        losses.append((dice_loss(logits, label).item(), boundary.item()))
+        losses.append((dice_loss(logits, label).item(), boundary_loss(logits, label).item()))
     (near_dice, near_boundary), (far_dice, far_boundary) = losses
     assert near_dice == pytest.approx(far_dice)
     assert far_boundary > near_boundary + 0.01

@@ -35,7 +35,7 @@ def test_is_the_weighted_sum_of_its_terms() -> None:
     logits, target, coords = given["input"], given["target"], given["point_coords"]
     expected = {
         "region": dice_loss(logits, target),
-        "boundary": boundary_loss(logits, target),
+        "boundary": boundary_loss(logits, target, normalize="max"),
         "pixel": uncertain_point_loss(logits, target, point_coords=coords),
     }
     total, terms = MLLoss(alpha=0.3, beta=0.7, return_components=True)(**given)
@@ -56,7 +56,8 @@ def test_options_reach_every_term() -> None:
     logits, target, coords = given["input"], given["target"], given["point_coords"]
     _, terms = multilevel_loss(**given, **shared, spacing=(2.0, 1.0), return_components=True)  # type: ignore[arg-type,misc]
     torch.testing.assert_close(terms["region"], dice_loss(logits, target, **shared))  # type: ignore[arg-type]
-    torch.testing.assert_close(terms["boundary"], boundary_loss(logits, target, spacing=(2.0, 1.0), **shared))  # type: ignore[arg-type]
+    boundary = boundary_loss(logits, target, spacing=(2.0, 1.0), normalize="max", **shared)  # type: ignore[arg-type]
+    torch.testing.assert_close(terms["boundary"], boundary)
     torch.testing.assert_close(terms["pixel"], uncertain_point_loss(logits, target, point_coords=coords, **shared))  # type: ignore[arg-type]
 
 
@@ -87,8 +88,15 @@ def test_point_input_is_another_grid_of_the_same_image() -> None:
 def test_given_map_is_not_computed_again() -> None:
     given = case()
     given_map = 2 * signed_distance_map(given["target"], num_classes=3)
-    _, terms = MLLoss(return_components=True)(**given, distance_map=given_map)
+    _, terms = MLLoss(boundary=BoundaryLoss(), return_components=True)(**given, distance_map=given_map)
     torch.testing.assert_close(terms["boundary"], 2 * boundary_loss(given["input"], given["target"]))
+
+
+@pytest.mark.parametrize("unit", [1.0, 3.5])
+def test_the_unit_of_a_given_map_does_not_matter(unit: float) -> None:
+    given = case()
+    given_map = unit * signed_distance_map(given["target"], num_classes=3)
+    torch.testing.assert_close(MLLoss()(**given, distance_map=given_map), MLLoss()(**given))
 
 
 @pytest.mark.parametrize(("alpha", "beta", "left"), [(0, 1, "boundary"), (1, 0, "pixel")])

@@ -11,7 +11,7 @@ from multilevel_loss._checks import Mode, Reduction, Spacing, check_choice
 from multilevel_loss._module import as_module
 from multilevel_loss._reduce import class_weights, full_precision, reduce, voxel_weights
 from multilevel_loss._targets import Prepared, prepare
-from multilevel_loss.distance.maps import Boundary, signed_distances_of
+from multilevel_loss.distance.maps import Boundary, bounded, signed_distances_of
 
 
 @full_precision
@@ -49,9 +49,9 @@ def boundary_loss(
         distance_map: precomputed map (B, C, *spatial), negative inside, any floating dtype; computed when None.
         spacing: mm, in the axis order of the tensor (D, H, W): a number, one a spatial axis, or (B, number of axes);
             None measures in voxels.
-        boundary: where the map is 0; see :func:`multilevel_loss.signed_distance_map`, as for the next two.
-        normalize: scaling of the map.
-        clip: bound on the absolute distance.
+        boundary: where a computed map is 0; see :func:`multilevel_loss.signed_distance_map`, as for the next two.
+        normalize: scaling of the map, a given one as well.
+        clip: bound on the absolute distance, likewise.
         offset: "optimal" subtracts the least value the loss can take, so that 0 is perfect; the gradient is the same.
         ignore_index: label of voxels that do not count.
         mask: (B, *spatial) or (B, 1, *spatial), nonzero where a voxel counts.
@@ -95,6 +95,7 @@ def boundary_loss(
         ).to(probability.dtype)
     else:
         distances = check_distance_map(distance_map, prepared)[:, first:]
+        distances = bounded(distances, normalize=normalize, clip=clip)
     loss = probability * distances
     if offset == "optimal":
         least = distances.clamp_max(0)
