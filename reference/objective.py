@@ -7,7 +7,7 @@ from typing import cast
 import torch
 from torch import Tensor, nn
 
-from multilevel_loss import DiceLoss, MLLoss, MLNLoss, signed_distance_map, uncertain_points
+from multilevel_loss import BoundaryLoss, DiceLoss, MLLoss, MLNLoss, signed_distance_map, uncertain_points
 from reference.config import TrainingConfig
 from reference.data import Unit
 from reference.models import Branches, CoarseToFine, MultiLevelNetwork, Prediction, Stage, inside
@@ -41,6 +41,7 @@ class Objective(nn.Module):
         else:
             self.loss = MLLoss(
                 region=DiceLoss(average="micro"),
+                boundary=BoundaryLoss(),  # the paper's distances are not bounded
                 alpha=config.alpha,
                 beta=config.beta,
                 mode="multilabel",
