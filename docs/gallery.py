@@ -85,7 +85,8 @@ def _seeded(loss: Callable[..., Tensor]) -> Callable[..., Tensor]:
 
 
 def _multilevel(x: Tensor, target: Tensor) -> Tensor:
-    return MLLoss(boundary=BoundaryLoss(offset="optimal"))(x, target, generator=torch.Generator().manual_seed(0))
+    boundary = BoundaryLoss(normalize="max", offset="optimal")
+    return MLLoss(boundary=boundary)(x, target, generator=torch.Generator().manual_seed(0))
 
 
 def _of_halves(x: Tensor, _: Tensor) -> Tensor:
