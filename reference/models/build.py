@@ -11,7 +11,7 @@ from multilevel_loss._checks import check_choice
 from reference.models.coarse_to_fine import CoarseToFine
 from reference.models.deeplab import Classifier, DeepLab
 from reference.models.fcn import FCN8s
-from reference.models.multilevel_network import FusionModule, MultiLevelNetwork, PixelModule
+from reference.models.multilevel_network import FusionModule, MultiLevelNetwork, PixelModule, Regressor
 
 ModelName = Literal["mll", "mln", "rstn"]
 
@@ -92,7 +92,7 @@ def build_model(
 
 
 def initialize(model: CoarseToFine, generator: torch.Generator | None) -> None:
-    """Draw the weights: Kaiming's for hidden layers, near 0 for classifiers, near the identity for the saliency."""
+    """Draw the weights: Kaiming's for layers that a ReLU follows, others as their classes say."""
     for module in model.modules():
         if isinstance(module, nn.Conv2d | nn.Linear):
             nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu", generator=generator)
@@ -101,6 +101,8 @@ def initialize(model: CoarseToFine, generator: torch.Generator | None) -> None:
     for module in model.modules():
         if isinstance(module, Classifier):
             nn.init.normal_(module.weight, std=0.01, generator=generator)
+        elif isinstance(module, Regressor):
+            nn.init.normal_(module.weight, std=module.in_channels**-0.5, generator=generator)
     for name, parameter in model.saliency.named_parameters():
         if name.endswith("bias"):
             nn.init.ones_(parameter)

@@ -19,6 +19,17 @@ PixelModule = Literal["transformer", "mlps"]
 FusionModule = Literal["guidance", "convolutions"]
 
 
+class Regressor(nn.Conv2d):
+    """The 1×1 convolution from features to distances, whose weights start at random in size and sign.
+
+    Most distances are far below 0, and features are not negative. Weights that start near 0 are all drawn below 0
+    before they tell places apart, and no distance above 0, inside, can then be answered for many epochs.
+    """
+
+    def __init__(self, in_channels: int, out_channels: int) -> None:
+        super().__init__(in_channels, out_channels, 1)
+
+
 class MultiLevelNetwork(nn.Module):
     """Predictions of all branches for an image, at its size.
 
@@ -65,9 +76,9 @@ class MultiLevelNetwork(nn.Module):
         self.region_aspp = ASPP(self.backbone.out_channels, channels)
         self.region_classifier = Classifier(channels, out_channels)
         self.boundary_aspp = ASPP(self.backbone.out_channels, channels)
-        self.boundary_classifier = Classifier(channels, out_channels)
+        self.boundary_regressor = Regressor(channels, out_channels)
         self.pixel = (PointTransformer if pixel_module == "transformer" else SharedMLPs)(width, channels)
-        self.pixel_classifier = nn.Linear(channels, out_channels)
+        self.pixel_classifier = Classifier(channels, out_channels)
         self.fusion = (SaliencyGuidance if fusion_module == "guidance" else ConvolutionalFusion)(channels, out_channels)
 
     def get_extra_state(self) -> Tensor:
@@ -84,15 +95,15 @@ class MultiLevelNetwork(nn.Module):
         first, last = self.backbone.features(image)
         region, boundary = self.region_aspp(last), self.boundary_aspp(last)
         region_logits = upsample(self.region_classifier(region), size)
-        distance = upsample(self.boundary_classifier(boundary), size)
+        distance = upsample(self.boundary_regressor(boundary), size)
         if not self.fused:
             pixel_logits = region_logits.new_zeros(*region_logits.shape[:2], 0)
             coords = region_logits.new_zeros(len(image), 0, 2, dtype=torch.float32)
             return Branches(region_logits, distance, pixel_logits, coords, region_logits)
         coords = uncertain_grid_points(region_logits, self.num_points, mode="multilabel")
-        points = self.pixel(sample_points(first, coords).transpose(1, 2))
-        pixel_logits = self.pixel_classifier(points).transpose(1, 2)
-        scattered = _scatter(points.transpose(1, 2), coords, size)
+        points = self.pixel(sample_points(first, coords).transpose(1, 2)).transpose(1, 2)
+        pixel_logits = self.pixel_classifier(points.unsqueeze(3)).squeeze(3)
+        scattered = _scatter(points, coords, size)
         fusion = self.fusion(upsample(region, size), upsample(boundary, size), scattered)
         return Branches(region_logits, distance, pixel_logits, coords, fusion)
 
