@@ -126,9 +126,9 @@ def multilevel_loss(
             else cast(Tensor, prepared.with_logits("point_input", point_input, same_grid=False))
         )
         components["pixel"] = pixel(at_points, target, **common, **points)
-    components["region"] = region(shared, target, **common)
-    if alpha != 0:
+    if alpha != 0:  # before the region term, whose sums are a part of its own
         components["boundary"] = boundary(shared, target, **common, **given(spacing=spacing, distance_map=distance_map))
+    components["region"] = region(shared, target, **common)
     if coarse_input is not None:
         components["coarse"] = region(prepared.with_logits("coarse_input", coarse_input), target, **common)
     return weighted_sum(components, {"region": 1.0, "boundary": alpha, "pixel": beta}, return_components, omega)

@@ -59,7 +59,7 @@ def test_kernels_agree_with_torch(
     logits[0, 0, :5] = torch.tensor([80.0, -80.0, 300.0, -300.0, 0.0])
     truth = torch.rand(2, channels, voxels).softmax(1) if soft else torch.randint(max(channels, 2), (2, 1, voxels))
     weight, field = (torch.rand(2, 1, voxels), torch.randn_like(logits)) if weighted else (None, None)
-    by_sums = torch.randn(7, 2, channels)
+    by_sums = torch.randn(8, 2, channels)
     arguments = (logits, truth, weight, field)
     wide = [x.double() if x is not None and x.is_floating_point() else x for x in arguments]
     options = (softmax, squared, gamma)
@@ -81,10 +81,11 @@ def test_a_field_weighs_the_probability(channels: int, mode: Mode, masked: bool)
     of_class = torch.randn(2, channels)
     p = logits.softmax(1) if mode == "multiclass" else logits.sigmoid()
     p = p if mask is None else p * mask.unsqueeze(1)
-    expected = (p * field).flatten(2).sum(2)
-    torch.testing.assert_close(sums.weighed, expected, rtol=1e-5, atol=1e-2)
-    gradients = (torch.autograd.grad(x, logits, of_class)[0] for x in (sums.weighed, expected))
-    torch.testing.assert_close(*gradients, rtol=1e-5, atol=1e-5)
+    for side, of_side in ((sums.above, field.relu()), (sums.below, -(-field).relu())):
+        expected = (p * of_side).flatten(2).sum(2)
+        torch.testing.assert_close(side, expected, rtol=1e-5, atol=1e-2)
+        gradients = (torch.autograd.grad(x, logits, of_class, retain_graph=True)[0] for x in (side, expected))
+        torch.testing.assert_close(*gradients, rtol=1e-5, atol=1e-5)
 
 
 def test_sums_are_made_once_for_all_who_need_no_others(monkeypatch: pytest.MonkeyPatch) -> None:

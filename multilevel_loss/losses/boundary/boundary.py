@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Literal
 
+import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from multilevel_loss._checks import Mode, Reduction, Spacing, check_choice
@@ -12,6 +14,8 @@ from multilevel_loss._module import as_module
 from multilevel_loss._reduce import class_weights, full_precision, reduce, voxel_weights
 from multilevel_loss._targets import Prepared, prepare
 from multilevel_loss.distance.maps import Boundary, bounded, signed_distances_of
+from multilevel_loss.losses.region._cross_entropy import reduce_weighted
+from multilevel_loss.losses.region._voxel_sums import voxel_sums
 
 
 @full_precision
@@ -86,22 +90,38 @@ def boundary_loss(
         2019). Their sum is a mean here; their map is `boundary="kervadec"`.
     """
     check_choice("offset", offset, (None, "optimal"))
+    check_choice("normalize", normalize, (None, "max"))
     prepared = prepare(input, target, mode=mode, ignore_index=ignore_index, mask=mask)
     first = prepared.first_class(include_background)
-    probability = prepared.probability()[:, first:]
     if distance_map is None:
-        distances = signed_distances_of(
-            prepared.regions(first), spacing=spacing, boundary=boundary, normalize=normalize, clip=clip
-        ).to(probability.dtype)
+        distances = signed_distances_of(prepared.regions(first), spacing=spacing, boundary=boundary)
+        distances = distances.to(prepared.logits.dtype)
     else:
         distances = check_distance_map(distance_map, prepared)[:, first:]
-        distances = bounded(distances, normalize=normalize, clip=clip)
-    loss = probability * distances
+    distances = bounded(distances, normalize=normalize if reduction == "none" else None, clip=clip)
+    best = None
     if offset == "optimal":
-        least = distances.clamp_max(0)
-        loss = loss - (least if prepared.mask is None else least.masked_fill(~prepared.mask, 0))
+        best = distances.clamp_max(0)
+        best = best if prepared.mask is None else best.masked_fill(~prepared.mask, 0)
     share = class_weights(weight, class_mask, prepared.logits, first)
-    return reduce(loss, voxel_weights(share, prepared.mask, loss), reduction)
+    if reduction == "none":
+        loss = prepared.probability()[:, first:] * distances
+        loss = loss if best is None else loss - best
+        return reduce(loss, voxel_weights(share, prepared.mask, loss), reduction)
+    # Either side of the boundary is summed by itself, so that not the map but its sums are normalized.
+    if first:  # the sums are of all classes
+        distances = F.pad(distances, [0, 0] * (distances.ndim - 2) + [first, 0])
+    sums = voxel_sums(prepared, field=distances)
+    outside, inside = sums.above[:, first:], sums.below[:, first:]
+    if best is not None:
+        inside = inside - best.flatten(2).sum(2)
+    if normalize is not None and distances.numel() > 0:
+        nearest, farthest = distances[:, first:].flatten(2).aminmax(dim=2)
+        outside, inside = (
+            outside / torch.where(farthest > 0, farthest, 1),
+            inside / torch.where(nearest < 0, -nearest, 1),
+        )
+    return reduce_weighted(outside + inside, sums.voxels[:, first:], share, reduction)
 
 
 def check_distance_map(distance_map: Tensor, prepared: Prepared) -> Tensor:

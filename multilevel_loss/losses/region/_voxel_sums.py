@@ -32,8 +32,10 @@ class VoxelSums(NamedTuple):
     """Σ ω·v·(1−p)^γ·(−log p), the focal cross entropy of the voxels of the class; 0 when not asked for."""
     negative: Tensor
     """Σ ω·(1−v)·p^γ·(−log(1−p)), that of the others; 0 for softmax, whose classes compete in `positive`."""
-    weighed: Tensor
-    """Σ ω·p·Φ, Φ a field; 0 when none is given."""
+    above: Tensor
+    """Σ ω·p·max(Φ, 0), Φ a field; 0 when none is given."""
+    below: Tensor
+    """Σ ω·p·min(Φ, 0), likewise."""
 
 
 def voxel_sums(
@@ -67,17 +69,17 @@ def voxel_sums(
     compute: Callable[..., Tensor]
     compute = _voxel_sums_torch.whole_sums if few or torch.compiler.is_compiling() else _FusedSums.apply
     sums = compute(logits.flatten(2), prepared.truth.flatten(2), weight, field, *options)
-    overlap, predicted, squares, members, positive, negative, weighed = sums.unbind()
+    overlap, predicted, squares, members, positive, negative, above, below = sums.unbind()
     number = math.prod(logits.shape[2:])
     voxels = torch.full_like(members, number) if weight is None else weight.sum(2).expand_as(members)
-    result = VoxelSums(overlap, predicted, squares, members, voxels, positive, negative, weighed)
+    result = VoxelSums(overlap, predicted, squares, members, voxels, positive, negative, above, below)
     if shared:
         prepared.sums[squared, gamma] = result
     return result
 
 
 class _FusedSums(torch.autograd.Function):
-    """The sums of logits (B, C, N), (7, B, C) in the order of VoxelSums without `voxels`.
+    """The sums of logits (B, C, N), (8, B, C) in the order of VoxelSums without `voxels`.
 
     Nothing as large as the logits is kept: the way back computes the activation again, which takes less time than
     to write it to memory and read it.

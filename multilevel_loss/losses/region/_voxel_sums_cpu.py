@@ -33,13 +33,13 @@ def sums(
     squared: bool,
     gamma: float | None,
 ) -> Tensor:
-    """Return the sums (7, B, C) of logits (B, C, N), as `_voxel_sums_torch.sums` does."""
+    """Return the sums (8, B, C) of logits (B, C, N), as `_voxel_sums_torch.sums` does."""
     batch, channels, voxels = logits.shape
     items = -(-voxels // _ITEM)
-    of_items = np.zeros((batch * items, 7, channels))
+    of_items = np.zeros((batch * items, 8, channels))
     arrays = _arrays(logits, truth, weight, field)
     run(_forward, batch * items, logits.numel(), *arrays, softmax, squared, *_focusing(gamma), of_items)
-    result = of_items.reshape(batch, items, 7, channels).sum(1).transpose(1, 0, 2)
+    result = of_items.reshape(batch, items, 8, channels).sum(1).transpose(1, 0, 2)
     return torch.from_numpy(result.astype(np.float32))
 
 
@@ -152,6 +152,16 @@ def _dot(x: _Reals, y: _Reals, z: _Reals) -> np.float32:
     return result
 
 
+@_reduces
+def _sides(w: _Reals, p: _Reals, field: _Reals) -> tuple[np.float32, np.float32]:
+    """Return Σ w·p·max(field, 0) and Σ w·p·min(field, 0)."""
+    above = below = _ZERO
+    for j in range(p.size):
+        above += w[j] * p[j] * max(field[j], _ZERO)
+        below += w[j] * p[j] * min(field[j], _ZERO)
+    return above, below
+
+
 @_kernel
 def _fill(value: np.float32, out: _Reals) -> None:
     for j in range(out.size):
@@ -187,6 +197,12 @@ def _add(x: _Reals, out: _Reals) -> None:
 def _add_products(factor: np.float32, x: _Reals, y: _Reals, z: _Reals, out: _Reals) -> None:
     for j in range(x.size):
         out[j] += factor * x[j] * y[j] * z[j]
+
+
+@_kernel
+def _add_sides(above: np.float32, below: np.float32, w: _Reals, p: _Reals, field: _Reals, out: _Reals) -> None:
+    for j in range(p.size):
+        out[j] += (above if field[j] > _ZERO else below) * field[j] * w[j] * p[j]
 
 
 @_kernel
@@ -325,7 +341,9 @@ def _forward(
                 of[2, c] += _dot(w, v, v) if squared else members
                 of[3, c] += members
                 if field.size:
-                    of[6, c] += _dot(w, p, field[b, c, start:stop])
+                    above, below = _sides(w, p, field[b, c, start:stop])
+                    of[6, c] += above
+                    of[7, c] += below
                 if not entropy:
                     continue
                 if not softmax:
@@ -373,7 +391,7 @@ def _backward(
                 by_sum, by_squares = (_ZERO, by_predicted) if squared else (by_predicted, _ZERO)
                 _by_log_p(v, w, p, by_sums[0, b, c], by_sum, by_squares, g)
                 if field.size:
-                    _add_products(by_sums[6, b, c], w, field[b, c, start:stop], p, g)
+                    _add_sides(by_sums[6, b, c], by_sums[7, b, c], w, p, field[b, c, start:stop], g)
                 if entropy:
                     _slope(p, gamma, slope)
                     _add_products(by_sums[4, b, c], w, v, slope, g)

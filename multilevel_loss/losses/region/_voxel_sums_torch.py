@@ -26,7 +26,7 @@ def whole_sums(
     squared: bool,
     gamma: float | None,
 ) -> Tensor:
-    """Return the sums (7, B, C) of logits (B, C, N), for autograd to differentiate and a compiler to fuse."""
+    """Return the sums (8, B, C) of logits (B, C, N), for autograd to differentiate and a compiler to fuse."""
     p = x.softmax(1) if softmax else x.sigmoid()
     v = memberships(truth, x.shape[1], x.dtype)
     wv = _weighted(v, w)
@@ -34,15 +34,16 @@ def whole_sums(
     overlap = (p * wv).sum(2)
     predicted = _weighted(p.square() if squared else p, w).sum(2)
     of_squares = (wv * v).sum(2) if squared else members
-    positive = negative = weighed = torch.zeros_like(members)
+    positive = negative = above = below = torch.zeros_like(members)
     if gamma is not None and softmax:
         positive = (focal_term(-x.log_softmax(1), p, gamma) * wv).sum(2)
     elif gamma is not None:
         positive = (focal_term(-F.logsigmoid(x), p, gamma) * wv).sum(2)
         negative = (focal_term(-F.logsigmoid(-x), 1 - p, gamma) * _weighted(1 - v, w)).sum(2)
     if field is not None:
-        weighed = (_weighted(p, w) * field).sum(2)
-    return torch.stack([overlap, predicted, of_squares, members, positive, negative, weighed])
+        wp = _weighted(p, w)
+        above, below = ((wp * side).sum(2) for side in (field.clamp_min(0), field.clamp_max(0)))
+    return torch.stack([overlap, predicted, of_squares, members, positive, negative, above, below])
 
 
 def sums(
