@@ -163,7 +163,9 @@ class TestInterrupted:
     def test_kill_9(self, tmp_path):
         data, store = tmp_path / "data", tmp_path / "store"
         sources = write_cases(data, 24, (40, 64, 64))
-        command = [sys.executable, "-m", "reference", "prepare", str(data), str(store), "--window=-100,240"]
+        # The command alone, without the others' imports.
+        program = "import typer; from reference.commands.prepare import prepare; typer.run(prepare)"
+        command = [sys.executable, "-c", program, str(data), str(store), "--window=-100,240"]
         process = subprocess.Popen(command, stdout=subprocess.DEVNULL, start_new_session=True)
         while not (store / "case_1").exists() and process.poll() is None:
             time.sleep(0.001)
