@@ -9,8 +9,8 @@ from torch import Tensor
 from torch.nn import functional as F
 
 MARGIN = 20
-MIN_SIDE = 8
-"""Pixels a box side has at least: batch normalization needs two values at 1/4 of the image."""
+MIN_SIDE = 9
+"""Pixels a box side has at least: normalization needs two values, at 1/8 of the image where the stride is that."""
 
 BACKGROUND_LOGIT = -30.0
 """Logit outside the crop: background for certain (probability 1e-13), yet finite in half precision."""

@@ -25,10 +25,10 @@ from reference.models.crop import (
 def test_box_of_the_union_over_slices() -> None:
     mask = torch.zeros(3, 100, 120, dtype=torch.bool)
     mask[0, 40, 50] = True
-    mask[2, 45:48, 60:70] = True
-    assert bounding_box(mask, Margins(0, 0, 0, 0)) == Box(40, 48, 50, 70)
-    assert bounding_box(mask) == Box(20, 68, 30, 90)
-    assert bounding_box(mask, Margins(1, 2, 3, 4)) == Box(39, 50, 47, 74)
+    mask[2, 45:49, 60:70] = True
+    assert bounding_box(mask, Margins(0, 0, 0, 0)) == Box(40, 49, 50, 70)
+    assert bounding_box(mask) == Box(20, 69, 30, 90)
+    assert bounding_box(mask, Margins(1, 2, 3, 4)) == Box(39, 51, 47, 74)
 
 
 def test_box_is_clipped_to_the_image() -> None:

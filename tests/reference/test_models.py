@@ -264,6 +264,16 @@ def test_training_at_batch_1_with_the_smallest_crop() -> None:
     assert pooled.running_var.equal(torch.ones(8))
 
 
+@pytest.mark.parametrize(("conv1_stride", "max_pool"), [(2, True), (2, False), (1, True), (1, False)])
+def test_every_row_of_table_2_trains_on_the_smallest_crop(conv1_stride: int, max_pool: bool) -> None:
+    for name in ("mll", "mln"):
+        model = build_model(name, width=2, conv1_stride=conv1_stride, max_pool=max_pool)
+        logits = model.fine_logits(torch.rand(1, 6, MIN_SIDE, MIN_SIDE))
+        logits.sum().backward()
+        assert logits.shape == (1, 3, MIN_SIDE, MIN_SIDE)
+        assert model.fine.backbone.conv1.weight.grad.isfinite().all()
+
+
 @pytest.mark.parametrize("shape", [(2, 3, 16, 16), (1, 1, 16, 16), (3, 16, 16)])
 def test_unit_shape_is_checked(shape: tuple[int, ...]) -> None:
     with pytest.raises(
