@@ -142,7 +142,7 @@ def distance_map(
     check_choice("side", side, get_args(Side))
     distance, _ = _signed_distances(_membership(target, num_classes, ignore_index), spacing, inner=False)
     if side == "both":
-        return distance.abs()
+        return distance.abs_()  # a map of our own
     return (distance if side == "outside" else -distance).clamp(min=0)
 
 

@@ -116,11 +116,10 @@ def boundary_loss(
     if best is not None:
         inside = inside - best.flatten(2).sum(2)
     if normalize is not None and distances.numel() > 0:
-        nearest, farthest = distances[:, first:].flatten(2).aminmax(dim=2)
-        outside, inside = (
-            outside / torch.where(farthest > 0, farthest, 1),
-            inside / torch.where(nearest < 0, -nearest, 1),
-        )
+        flat = distances[:, first:].flatten(2)
+        farthest, deepest = flat.amax(2), -flat.amin(2)  # many times quicker than aminmax
+        outside = outside / torch.where(farthest > 0, farthest, 1)
+        inside = inside / torch.where(deepest > 0, deepest, 1)
     return reduce_weighted(outside + inside, sums.voxels[:, first:], share, reduction)
 
 
