@@ -133,6 +133,13 @@ class TestUnits:
                 np.testing.assert_array_equal(mapped[key], held[key])
                 assert mapped[key].is_contiguous()
 
+    def test_units_are_scaled_to_the_window(self, tmp_path):
+        case = make_case()
+        write_case(tmp_path, case, {})
+        units = SliceUnits(read_store(tmp_path), keep=1.0)
+        expected = (case.image[:3].clip(10, 90) - 10) / 80
+        np.testing.assert_allclose(units[1]["image"], expected, rtol=0, atol=1e-6)
+
     def test_sending_a_case_sends_names_not_voxels(self, tmp_path):
         write_case(tmp_path, make_case(shape=(10, 100, 100)), {})
         (case,) = read_store(tmp_path)
