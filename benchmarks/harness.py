@@ -36,30 +36,34 @@ class Timing:
 def measure(
     steps: Mapping[str, Callable[[], object]], repeats: int, warmup: int = 2, limit: float = math.inf
 ) -> dict[str, Timing]:
-    """Time every step `repeats` times, or three times at least and no more once `limit` seconds have passed.
+    """Time every step `repeats` times, or no more once it has itself taken `limit` seconds.
 
     They take turns, so that whatever else the machine does slows all of them alike.
     """
     for step in steps.values():
+        spent = 0.0
         for _ in range(warmup):
-            step()
+            if spent <= limit:
+                spent += _seconds(step)
     seconds: dict[str, list[float]] = {name: [] for name in steps}
     gc.collect()
     gc.disable()
     try:
-        began = time.perf_counter()
-        for turn in range(repeats):
-            if turn >= 3 and time.perf_counter() - began > limit:
-                break
+        for _ in range(repeats):
             for name, step in steps.items():
-                synchronize()
-                start = time.perf_counter()
-                step()
-                synchronize()
-                seconds[name].append(time.perf_counter() - start)
+                if sum(seconds[name]) <= limit:
+                    seconds[name].append(_seconds(step))
     finally:
         gc.enable()
     return {name: _summary(times) for name, times in seconds.items()}
+
+
+def _seconds(step: Callable[[], object]) -> float:
+    synchronize()
+    start = time.perf_counter()
+    step()
+    synchronize()
+    return time.perf_counter() - start
 
 
 def _summary(seconds: list[float]) -> Timing:

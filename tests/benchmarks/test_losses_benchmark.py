@@ -1,6 +1,7 @@
 """The benchmark of the losses: every loss is in it, its gate holds and can fail, its files say what was measured."""
 
 import json
+import time
 
 import pytest
 import torch
@@ -72,6 +73,11 @@ def test_steps_take_turns():
     timings = measure({name: lambda name=name: calls.append(name) for name in "ab"}, repeats=3, warmup=1)
     assert calls == [*"ab", *"ababab"]
     assert timings["a"].repeats == 3
+
+
+def test_a_slow_step_is_repeated_less_than_a_quick_one():
+    timings = measure({"slow": lambda: time.sleep(0.02), "quick": lambda: None}, repeats=4, limit=0.03)
+    assert {name: timing.repeats for name, timing in timings.items()} == {"slow": 2, "quick": 4}
 
 
 def test_peak_memory_counts_what_is_held_at_once():
