@@ -38,7 +38,10 @@ CONFIG = TrainingConfig(
 
 
 class Squares(Dataset[Unit]):
-    """Units of a bright square on noise; the `at`-th read, counted from 1, calls `then` first."""
+    """Units of a bright rectangle on noise, narrower in the last slice.
+
+    The `at`-th read, counted from 1, calls `then` first.
+    """
 
     def __init__(
         self,
@@ -47,11 +50,12 @@ class Squares(Dataset[Unit]):
         at: int | None = None,
         then: Callable[[], object] | None = None,
         spacing: tuple[float, float] = (1.0, 1.0),
+        size: tuple[int, int] = SIZE,
     ) -> None:
         self.count = count
         self.reads = 0
         self.at, self.then = at, then
-        self.spacing = spacing
+        self.spacing, self.size = spacing, size
 
     def __len__(self) -> int:
         return self.count
@@ -62,8 +66,9 @@ class Squares(Dataset[Unit]):
             self.then()
         generator = torch.Generator().manual_seed(index)
         top, left = torch.randint(2, 22, (2,), generator=generator).tolist()
-        label = torch.zeros(3, *SIZE)
+        label = torch.zeros(3, *self.size)
         label[:, top : top + 11, left : left + 9] = 1
+        label[2, :, left + 6 :] = 0
         image = 0.2 * torch.rand(label.shape, generator=generator) + 0.6 * label
         return Unit(image=image, label=label, spacing=torch.tensor(self.spacing))
 

@@ -281,7 +281,7 @@ def test_variants_see_the_same_crops(tmp_path: Path, monkeypatch: pytest.MonkeyP
 
 def test_first_loss_by_hand(tmp_path: Path) -> None:
     """One step of stage S, α = ½: Dice over the unit of both models and the boundary term on the full image."""
-    units = Squares(1, spacing=(3.0, 1.5))
+    units = Squares(1, spacing=(3.0, 1.5), size=(70, 81))  # larger than the box
     config = replace(CONFIG, epochs=1, alpha=0.5, beta=0.0, jitter=False)
     record = train(tiny(), units, units, config, tmp_path)[0]
     unit = units[0]
@@ -321,7 +321,7 @@ def test_points_are_those_of_the_crop(tmp_path: Path, monkeypatch: pytest.Monkey
 
 def test_first_loss_of_the_network_by_hand(tmp_path: Path) -> None:
     """One step of stage S, all weights 1: the terms of eq. 13 over the unit, the boundary one within the box."""
-    units = Squares(1, spacing=(3.0, 1.5))
+    units = Squares(1, spacing=(3.0, 1.5), size=(70, 81))  # larger than the box
     config = replace(CONFIG, epochs=1, alpha=1.0, beta=1.0, gamma=1.0, jitter=False)
     record = train(tiny("mln"), units, units, config, tmp_path)[0]
     unit = units[0]
@@ -390,7 +390,8 @@ def test_validation_asks_the_fine_model_only_where_the_coarse_one_finds_somethin
     for coarse_logit in (-5.0, 5.0):
         record = train(constant(coarse_logit, 5.0), Squares(1), Squares(1), config, tmp_path / str(coarse_logit))[0]
         scores.append((record.coarse_dsc, record.fine_dsc))
-    everything = 2 * 99 / (99 + SIZE[0] * SIZE[1])
+    organ = int(Squares(1)[0]["label"].sum())
+    everything = 2 * organ / (organ + 3 * SIZE[0] * SIZE[1])
     assert scores == [(0, 0), pytest.approx((everything, everything))]
 
 
