@@ -226,7 +226,8 @@ def random_models(name: ModelName = "mll") -> dict[int, CoarseToFine]:
     models = {}
     for axis, seed in ((0, 1), (2, 4)):
         generator = torch.Generator().manual_seed(seed)
-        models[axis] = build_model(name, width=2, generator=generator).eval()
+        # As many points as pixels: which of two like ones is the more uncertain, rounding would decide.
+        models[axis] = build_model(name, width=2, num_points=53 * 47, generator=generator).eval()
         for conv in (models[axis].saliency.conv1, models[axis].saliency.conv2):
             nn.init.normal_(conv.weight, std=0.3, generator=generator)
     return models
