@@ -166,7 +166,8 @@ def _surface_distances(
     # Of a CT volume MONAI would need most of its time to find this box.
     around = tuple(slice(axis.min(), axis.max() + 1) for axis in np.nonzero(prediction | truth))
     flat = tuple(axis for axis, length in enumerate(truth.shape) if length == 1)
-    edges = get_mask_edges(*(mask[around].squeeze(flat) for mask in (prediction, truth)))
+    # Copies, since a label that is mapped into memory is read-only, of which torch warns.
+    edges = get_mask_edges(*(np.array(mask[around]).squeeze(flat) for mask in (prediction, truth)))
     steps = [step for axis, step in enumerate(spacing) if axis not in flat]
     there, back = (get_surface_distance(*pair, spacing=steps) for pair in (edges, edges[::-1]))
     return there, back

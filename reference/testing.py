@@ -204,13 +204,23 @@ def load_record(path: Path) -> Record:
         ValueError: the file is damaged or of another version.
     """
     try:
-        content = json.loads(path.read_text())
-        for name in ("hd95_per_round", "asd"):
-            content["result"][name] = _replaced(content["result"][name], None, math.inf)
-        parts = {"config": EvaluationConfig(**content["config"]), "result": CaseResult(**content["result"])}
-        return Record(**content | parts)
+        return record_of(json.loads(path.read_text()))
     except (KeyError, TypeError, ValueError) as error:
         raise ValueError(f"expected {path} to be the result of a case, but it cannot be read: {error}") from error
+
+
+def record_of(content: Mapping[str, Any]) -> Record:
+    """Return a record from what its JSON holds.
+
+    Raises:
+        KeyError, TypeError: it is of another version.
+    """
+    result = {
+        name: _replaced(value, None, math.inf) if name in ("hd95_per_round", "asd") else value
+        for name, value in content["result"].items()
+    }
+    parts = {"config": EvaluationConfig(**content["config"]), "result": CaseResult(**result)}
+    return Record(**{**content, **parts})
 
 
 def load_overlay(path: Path) -> Overlay:

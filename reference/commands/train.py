@@ -72,13 +72,25 @@ def train(
     given = {name: parse_option(text) for name, text in options.items() if text is not None}
     try:
         run = choose_run(out, config, given if store is None else given | {"store": str(store)})
-        for view in run.views:
-            if not resume and (folder(out, view) / LAST).exists():
-                raise ValueError(f"expected no training in {folder(out, view)}, found one: --resume goes on with it")
-        split = run.split(read_store(run.store))
-        untrained = first_model(run)
-    except (OSError, TypeError, ValueError) as error:
+        train_run(run, out, resume=resume)
+    except (OSError, ValueError) as error:
         raise typer.BadParameter(str(error)) from error
+
+
+def train_run(run: RunConfig, out: Path, *, resume: bool) -> None:
+    """Train a model for each view of a run, keep its options in `out`, and draw its curves.
+
+    Raises:
+        FileNotFoundError: there is no store.
+        ValueError: an option does not fit the store, the model, or the run that `out` holds, which `resume` would go
+            on with.
+    """
+    check_unchanged(run, out)
+    for view in run.views:
+        if not resume and (folder(out, view) / LAST).exists():
+            raise ValueError(f"expected no training in {folder(out, view)}, found one: --resume goes on with it")
+    split = run.split(read_store(run.store))
+    untrained = first_model(run)
     fabric = make_fabric(run.training)
     if fabric.is_global_zero:
         out.mkdir(parents=True, exist_ok=True)
@@ -96,15 +108,22 @@ def choose_run(out: Path, config: Path | None, given: dict[str, Any]) -> RunConf
     """Return the run of the options given, before those of `config` or else of the run that `out` holds.
 
     Raises:
-        ValueError: an option is unknown or of the wrong kind, or not that of the run that `out` holds.
+        ValueError: an option is unknown or of the wrong kind.
     """
-    before = read_options(out / CONFIG) if (out / CONFIG).exists() else None
-    run = RunConfig.of((read_options(config) if config is not None else before or {}) | given)
-    if before is not None:
-        changed = changed_options(RunConfig.of(before).as_dict(), run.as_dict())
+    path = out / CONFIG if config is None else config
+    return RunConfig.of((read_options(path) if config is not None or path.exists() else {}) | given)
+
+
+def check_unchanged(run: RunConfig, out: Path) -> None:
+    """Check that `run` is that of `out`, if that holds one.
+
+    Raises:
+        ValueError: an option is another.
+    """
+    if (out / CONFIG).exists():
+        changed = changed_options(RunConfig.of(read_options(out / CONFIG)).as_dict(), run.as_dict())
         if changed:
             raise ValueError(f"expected the options of the run in {out}, got {', '.join(changed)}")
-    return run
 
 
 def with_earlier_views(run: RunConfig, out: Path) -> RunConfig:
@@ -123,10 +142,17 @@ def summarize(out: Path, title: str) -> None:
 
 
 def first_model(run: RunConfig) -> CoarseToFine:
-    """Return the model that the training of every view starts from."""
+    """Return the model that the training of every view starts from.
+
+    Raises:
+        ValueError: an option of the model is unknown or wrong, or the ImageNet weights do not fit it.
+    """
     generator = torch.Generator().manual_seed(run.training.seed)
     points = run.training.num_points
-    model = build_model(run.model, width=run.width, num_points=points, **run.model_options, generator=generator)
+    try:
+        model = build_model(run.model, width=run.width, num_points=points, **run.model_options, generator=generator)
+    except TypeError as error:
+        raise ValueError(f"expected `model_options` to be options of build_model: {error}") from error
     if run.imagenet is not None:
         model.load_imagenet(None if run.imagenet == "hub" else run.imagenet)
     return model

@@ -173,3 +173,13 @@ def test_summary_of_nothing():
         assert math.isnan(summary.mean)
         assert math.isnan(summary.sd)
         assert (summary.count, summary.undefined) == (0, len(values))
+
+
+def test_masks_that_are_read_only_are_measured():
+    truth = np.ones((3, 4), dtype=bool)
+    truth.flags.writeable = False
+    prediction = truth.copy()
+    prediction[0, 0] = False
+    assert hausdorff_distance_95(prediction, truth, (1.0, 1.0)) == hausdorff_distance_95(
+        prediction, truth.copy(), (1.0, 1.0)
+    )
