@@ -16,6 +16,7 @@ from sphinx.writers.html5 import HTML5Translator
 sys.path.insert(0, str(Path(__file__).parent))
 
 import gallery
+import speed_tables
 
 logger = getLogger(__name__)
 
@@ -81,6 +82,7 @@ def _escape_symbols(app: Sphinx, what: str, name: str, item: object, options: ob
 def _generate(app: Sphinx) -> None:
     if not gallery.is_current():
         gallery.main()
+    speed_tables.main()
 
 
 def setup(app: Sphinx) -> None:
