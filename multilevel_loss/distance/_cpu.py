@@ -1,7 +1,7 @@
 """Exact signed distances on the CPU: numba kernels without the GIL, run by a pool of threads.
 
 README.md beside this file derives the algorithm and its bounds. Every mask is viewed as (A, B, C), C contiguous: a
-volume as it is, a plane (H, W) as (H, 1, W), a line as (1, 1, W). A box is (a0, a1, b0, b1, c0, c1), half-open.
+plane as (1, H, W), a line as (1, 1, W). A box is (a0, a1, b0, b1, c0, c1), half-open.
 """
 
 from __future__ import annotations
@@ -18,8 +18,10 @@ _Bytes = NDArray[np.uint8]
 _Integers = NDArray[np.int64]
 _Reals = NDArray[np.float32] | NDArray[np.float64]
 
-_BLOCK = 32  # neighbouring outputs that share their candidates: two AVX-512 or four AVX registers of float32
-_FEW = 8  # candidates that cost less to try than to narrow down
+_LANES = 64  # neighbours along C that are minimized together: four AVX-512 or eight AVX registers of float32
+_ROWS = 16  # of a block, whose minimizers are bounded together
+_FEW = 4  # candidates that are tried at a time, so that fewer are not worth narrowing down
+_ROUNDING = 1e-6  # several times float32's, relative
 
 
 def signed_distances(inside: Tensor, spacing: Tensor | None, inner: bool) -> Tensor:
@@ -28,31 +30,29 @@ def signed_distances(inside: Tensor, spacing: Tensor | None, inner: bool) -> Ten
     if inside.numel() == 0:
         return distances
     batch, *sides = inside.shape
-    axes = {1: [2], 2: [0, 2], 3: [0, 1, 2]}[len(sides)]
-    shape = np.ones(3, np.int64)
-    shape[axes] = sides
+    shape = (1, 1, *sides)[-3:]
     steps = np.ones((batch, 3))
     if spacing is not None:
-        steps[:, axes] = spacing.numpy()
-    # Twice the largest squared distance must stay a whole number in float32.
-    exact = spacing is None and ((shape - 1) ** 2).sum() < 2**23
-    real = np.empty(0, np.float32 if exact else np.float64)
-
+        steps[:, 3 - len(sides) :] = spacing.numpy()
+    exact = spacing is None and sum((size - 1) ** 2 for size in shape) <= 2**24
     masks = inside.numpy().view(np.uint8).reshape(batch, *shape)
     out = distances.numpy().reshape(masks.shape)
-    slabs, rows = batch * masks.shape[1], batch * masks.shape[2]
-    extents = np.empty((slabs, 2, 4), np.int64)
+    slabs, rows, strips = batch * shape[0], batch * shape[0] * shape[1], -(-shape[2] // _LANES)
+
+    work = masks.size // 4  # voxels take so little that 512² are not worth a second thread
+    extents, boxes = np.empty((slabs, 2, 4), np.int64), np.empty((2, 2, batch, 6), np.int64)
     _run(_find_extents, slabs, masks.size // 8, masks, extents)
-    boxes, features = np.empty((2, batch, 6), np.int64), np.empty((2, batch, 6), np.int64)
-    ends = np.empty((2, batch), np.int64)
-    _find_boxes(extents, shape, boxes, features, ends)
+    scanned = _find_boxes(extents, np.array(shape), boxes)
     # The nearest voxel of D is on ∂D, so distances to ∂D serve outside D, and inside if `inner`; otherwise the inside
     # is written a second time.
     for side in (1,) if inner else (1, 0):
-        gaps = np.empty(ends[side, -1], np.float32)
-        _run(_sweep, rows, gaps.size, masks, side, features[side], ends[side], gaps)
-        work = masks.size if side else gaps.size
-        _run(_fill, slabs, work, masks, steps, boxes[1], features[side], ends[side], gaps, side == 1, real, out)
+        # Squares are kept where the distances will be, unless these are there already or float32 is too narrow.
+        squares = out if exact and side else np.empty(masks.shape, np.float32 if exact else np.float64)
+        arguments = masks, steps, side, *boxes[side], squares
+        _run(_scan, rows, scanned[side], *arguments)
+        if shape[0] > 1:
+            _run(_minimize, batch * shape[1] * strips, work, *arguments, out, False)
+        _run(_minimize, slabs * strips, work, *arguments, out, True)
     return distances
 
 
@@ -60,85 +60,101 @@ def signed_distances(inside: Tensor, spacing: Tensor | None, inner: bool) -> Ten
 def _find_extents(first: int, last: int, masks: _Bytes, extents: _Integers) -> None:
     """Set extents[slab, side] to the (b0, b1, c0, c1) that bound the voxels equal to `side` in each slab."""
     _, size_a, size_b, size_c = masks.shape
-    some_b, every_b = np.empty(size_b, np.uint8), np.empty(size_b, np.uint8)
-    some_c, every_c = np.empty(size_c, np.uint8), np.empty(size_c, np.uint8)
+    some, every = np.empty(size_c, np.uint8), np.empty(size_c, np.uint8)
     for slab in range(first, last):
-        plane = masks[slab // size_a, slab % size_a]
-        for c in range(size_c):
-            some_c[c], every_c[c] = 0, 1
+        plane, extent = masks[slab // size_a, slab % size_a], extents[slab]
+        some[:] = 0
+        every[:] = 1
+        extent[:] = 0
         for b in range(size_b):
             row = plane[b]
-            some, every = np.uint8(0), np.uint8(1)
+            any_1 = np.uint8(0)
             for c in range(size_c):
-                some |= row[c]
-                every &= row[c]
-            some_b[b], every_b[b] = some, every
-            for c in range(size_c):
-                some_c[c] |= row[c]
-                every_c[c] &= row[c]
+                any_1 |= row[c]
+            all_1 = any_1
+            if any_1:
+                for c in range(size_c):
+                    all_1 &= row[c]
+            for side in range(2):
+                if (any_1 if side else all_1) == side:
+                    extent[side, 0] = extent[side, 0] if extent[side, 1] else b
+                    extent[side, 1] = b + 1
+            if any_1 == all_1:
+                extent[any_1, 2], extent[any_1, 3] = 0, size_c
+            else:
+                for c in range(size_c):
+                    some[c] |= row[c]
+                    every[c] &= row[c]
         for side in range(2):
-            extent = extents[slab, side]
-            extent[0], extent[1] = _span(some_b if side else every_b, side)
-            if extent[0] < extent[1]:
-                extent[2], extent[3] = _span(some_c if side else every_c, side)
+            present = some if side else every
+            if extent[side, 3] == 0 and extent[side, 1] > 0:
+                low, high = 0, size_c
+                while present[low] != side:
+                    low += 1
+                while present[high - 1] != side:
+                    high -= 1
+                extent[side, 2], extent[side, 3] = low, high
 
 
 @_compile()
-def _span(flags: _Bytes, value: int) -> tuple[int, int]:
-    first, last = 0, flags.size
-    while first < last and flags[first] != value:
-        first += 1
-    while first < last and flags[last - 1] != value:
-        last -= 1
-    return first, last
+def _find_boxes(extents: _Integers, shape: _Integers, boxes: _Integers) -> tuple[int, int]:
+    """Set boxes[side] to those of the boundary voxels of a side and to those where distances to them are written.
 
-
-@_compile()
-def _find_boxes(extents: _Integers, shape: _Integers, boxes: _Integers, features: _Integers, ends: _Integers) -> None:
-    """Set the boxes of each side's voxels and of those that face the other side, and where the latter's gaps end."""
-    size_a = shape[0]
-    for n in range(boxes.shape[1]):
+    They are written everywhere for side 1, in the box of D for side 0. Returns the voxels that are to be scanned.
+    """
+    scanned = np.zeros(2, np.int64)
+    own = np.empty((2, 6), np.int64)
+    for n in range(boxes.shape[2]):
         for side in range(2):
-            box = boxes[side, n]
-            for axis in range(3):
-                box[2 * axis], box[2 * axis + 1] = shape[axis], 0
-            for a in range(size_a):
-                extent = extents[n * size_a + a, side]
-                if extent[0] < extent[1]:
+            box = own[side]
+            for i in range(6):
+                box[i] = 0 if i % 2 else shape[i // 2]
+            for a in range(shape[0]):
+                extent = extents[n * shape[0] + a, side]
+                if extent[1] > 0:
                     box[0], box[1] = min(box[0], a), a + 1
                     for i in range(2, 6, 2):
-                        box[i] = min(box[i], extent[i - 2])
-                        box[i + 1] = max(box[i + 1], extent[i - 1])
-        both = boxes[0, n, 1] > 0 and boxes[1, n, 1] > 0
+                        box[i], box[i + 1] = min(box[i], extent[i - 2]), max(box[i + 1], extent[i - 1])
+        both = own[0, 1] > 0 and own[1, 1] > 0
         for side in range(2):
-            volume = 1
+            features, written = boxes[side, 0, n], boxes[side, 1, n]
             for i in range(0, 6, 2):
-                low = max(boxes[side, n, i], boxes[1 - side, n, i] - 1) if both else 0
-                high = min(boxes[side, n, i + 1], boxes[1 - side, n, i + 1] + 1) if both else 0
-                features[side, n, i], features[side, n, i + 1] = low, high
-                volume *= high - low
-            ends[side, n] = volume + (ends[side, n - 1] if n else 0)
+                features[i], features[i + 1], written[i], written[i + 1] = 0, 0, 0, shape[i // 2] if side else 0
+                if both:
+                    features[i] = max(own[side, i], own[1 - side, i] - 1)
+                    features[i + 1] = min(own[side, i + 1], own[1 - side, i + 1] + 1)
+                    if side == 0:
+                        written[i], written[i + 1] = own[1, i], own[1, i + 1]
+            scanned[side] += (features[1] - features[0]) * (features[3] - features[2]) * shape[2]
+    return scanned[0], scanned[1]
 
 
 @_compile()
-def _sweep(
-    first: int, last: int, masks: _Bytes, side: int, features: _Integers, ends: _Integers, gaps: NDArray[np.float32]
+def _scan(
+    first: int,
+    last: int,
+    masks: _Bytes,
+    steps: NDArray[np.float64],
+    side: int,
+    features: _Integers,
+    written: _Integers,
+    squares: _Reals,
 ) -> None:
-    """Set the gaps along A, in voxels, from each voxel of a box to the nearest feature of its column, or infinity."""
+    """Set the squared distances along C to the nearest feature, in the rows that meet the box of features."""
     _, size_a, size_b, size_c = masks.shape
-    edges = np.empty(size_c, np.uint8)
-    flip, zero, one, infinity = np.uint8(1 - side), np.float32(0), np.float32(1), np.float32(np.inf)
-    for line in range(first, last):
-        n, b = line // size_b, line % size_b
+    edges, gaps = np.empty(size_c, np.uint8), np.empty((2, 3 * size_c), np.float32)
+    flip, zero, none, real = np.uint8(1 - side), np.float32(0), np.float32(np.inf), squares.dtype.type
+    for slab in range(first // size_b, (last - 1) // size_b + 1):
+        n, a = slab // size_a, slab % size_a
         a0, a1, b0, b1, c0, c1 = features[n]
-        if a0 == a1 or b < b0 or b >= b1:
+        if a < a0 or a >= a1:
             continue
-        size = c1 - c0
-        columns = gaps[ends[n] - (a1 - a0) * (b1 - b0) * size : ends[n]].reshape(a1 - a0, b1 - b0, size)
-        edge = edges[:size]
-        for a in range(a0, a1):
+        gaps[:] = np.inf  # beside the box, which may have been wider
+        size, start, stop = c1 - c0, written[n, 4], written[n, 5]
+        step = real(steps[n, 2])
+        for b in range(max(b0, first - slab * size_b), min(b1, last - slab * size_b)):
             row = masks[n, a, b]
-            here = row[c0:c1]
+            here, edge = row[c0:c1], edges[c0:c1]
             up, down = masks[n, max(a - 1, 0), b, c0:c1], masks[n, min(a + 1, size_a - 1), b, c0:c1]
             north, south = masks[n, a, max(b - 1, 0), c0:c1], masks[n, a, min(b + 1, size_b - 1), c0:c1]
             for c in range(size):
@@ -150,150 +166,200 @@ def _sweep(
                 later_edge[c] |= later[c] ^ west[c]
             for c in range(east.size):
                 edge[c] |= here[c] ^ east[c]
-            gap = columns[a - a0, b - b0, :]
-            if a == a0:
-                for c in range(size):
-                    gap[c] = zero if edge[c] & (here[c] ^ flip) else infinity
-            else:
-                above = columns[a - a0 - 1, b - b0, :]
-                for c in range(size):
-                    gap[c] = zero if edge[c] & (here[c] ^ flip) else above[c] + one
-        for a in range(a1 - a0 - 2, -1, -1):
-            gap, after = columns[a, b - b0, :], columns[a + 1, b - b0, :]
+
+            # After the step of length r, gaps below 2r are right.
+            gap = gaps[0, size_c : size_c + size]
             for c in range(size):
-                gap[c] = gap[c] if gap[c] <= after[c] else after[c] + one
+                gap[c] = zero if edge[c] & (here[c] ^ flip) else none
+            reach, turn = 1, 0
+            while reach < size:
+                near, far, length = gaps[turn], gaps[1 - turn, size_c : size_c + size], np.float32(reach)
+                left, middle = near[size_c - reach : size_c - reach + size], near[size_c : size_c + size]
+                right = near[size_c + reach : size_c + reach + size]
+                for c in range(size):
+                    beside = (left[c] if left[c] < right[c] else right[c]) + length
+                    far[c] = middle[c] if middle[c] < beside else beside
+                reach, turn = 2 * reach, 1 - turn
+            gap = gaps[turn, size_c : size_c + size]
+            line, first_gap, last_gap = squares[n, a, b], real(gap[0]), real(gap[size - 1])
+            west_line, middle_line, east_line = line[start:c0], line[c0:c1], line[c1:stop]
+            for c in range(west_line.size):
+                west_line[c] = ((first_gap + real(np.int32(c0 - start - c))) * step) ** 2
+            for c in range(size):
+                middle_line[c] = (real(gap[c]) * step) ** 2
+            for c in range(east_line.size):
+                east_line[c] = ((last_gap + real(np.int32(c + 1))) * step) ** 2
 
 
 @_compile()
-def _fill(
+def _minimize(
     first: int,
     last: int,
     masks: _Bytes,
     steps: NDArray[np.float64],
-    boxes: _Integers,
+    side: int,
     features: _Integers,
-    ends: _Integers,
-    gaps: NDArray[np.float32],
-    everywhere: bool,
-    real: _Reals,
+    written: _Integers,
+    squares: _Reals,
     out: NDArray[np.float32],
+    final: bool,
 ) -> None:
-    """Write the signed distances of slabs to the features: of all voxels, or of those of D."""
+    """Minimize f(p) + (x − p)² h² over p: along A in place or, `final`, along B into signed distances.
+
+    An item is a strip of neighbours along C, minimized together. Candidates p that none of them needs are left out,
+    the minimizers at the starts of blocks are bounded by bisection, and the x of a block try what lies between.
+    """
     _, size_a, size_b, size_c = masks.shape
-    longest = max(size_b, size_c) + _BLOCK
-    grid_b, grid_c = np.empty(longest, real.dtype), np.empty(longest, real.dtype)
-    scratch, low = np.empty((3, longest), real.dtype), np.empty(longest, np.uint8)
-    bounds = np.empty((2, longest // _BLOCK + 1), np.int64)
-    # A row more than whole blocks keeps columns from sharing one cache set.
-    squares = np.empty((size_b, size_c + 16), real.dtype)
-    reduced = np.empty((size_c, size_b + _BLOCK + 16), real.dtype)
-    row = np.empty(size_c + _BLOCK, real.dtype)
-    sample = -1
-    for slab in range(first, last):
-        n, a = slab // size_a, slab % size_a
-        a0, a1, b0, b1, c0, c1 = features[n]
-        if everywhere:
-            from_a, to_a, from_b, to_b, from_c, to_c = 0, size_a, 0, size_b, 0, size_c
-        else:
-            from_a, to_a, from_b, to_b, from_c, to_c = boxes[n]
-        if a0 == a1 and everywhere:
-            out[n, a] = 0
-        if a0 == a1 or a < from_a or a >= to_a:
+    strips, lines, axis = -(-size_c // _LANES), size_a if final else size_b, 1 if final else 0
+    longest = max(size_a, size_b) + _ROWS
+    heights, ways = np.empty((longest, _LANES), squares.dtype), np.empty(longest, squares.dtype)
+    least, minimizers = np.empty(_LANES, squares.dtype), np.empty(_LANES, np.int32)
+    places, lower, upper = np.empty((3, longest), np.int64)
+    sample, step = -1, 1.0
+    for item in range(first, last):
+        line, strip = item // strips % lines, item % strips
+        n = item // strips // lines
+        c, across = written[n, 4] + strip * _LANES, written[n, :2] if final else features[n, 2:4]
+        width = min(_LANES, written[n, 5] - c)
+        if width <= 0 or line < across[0] or line >= across[1]:
+            continue
+        low, high = features[n, 2 * axis], features[n, 2 * axis + 1]
+        start, stop = written[n, 2 * axis], written[n, 2 * axis + 1]
+        if low == high:  # no boundary
+            out[n, line, :, c : c + width] = 0
             continue
         if n != sample:
-            sample = n
+            sample, step = n, steps[n, axis]
             for k in range(longest):
-                grid_b[k] = k * steps[n, 1]
-                grid_c[k] = k * steps[n, 2]
-        nearest = min(max(a, a0), a1 - 1)
-        step, away = real.dtype.type(steps[n, 0]), real.dtype.type(abs(a - nearest))
-        plane = gaps[ends[n] - (a1 - a0) * (b1 - b0) * (c1 - c0) : ends[n]].reshape(a1 - a0, b1 - b0, c1 - c0)
-        plane = plane[nearest - a0]
-        for b in range(b1 - b0):
-            for c in range(c1 - c0):
-                squares[b, c] = ((plane[b, c] + away) * step) ** 2
-        for c in range(c1 - c0):
-            if size_b == 1:
-                reduced[c, 0] = squares[0, c]
-            else:
-                _minimize(squares[: b1 - b0, c], grid_b, b0, from_b, to_b, reduced[c], scratch, low, bounds)
-        for b in range(from_b, to_b):
-            _minimize(reduced[: c1 - c0, b - from_b], grid_c, c0, from_c, to_c, row, scratch, low, bounds)
-            mask, line = masks[n, a, b, from_c:to_c], out[n, a, b, from_c:to_c]
-            for c in range(to_c - from_c):
-                distance = np.float32(np.sqrt(row[c]))
-                beyond = distance if everywhere else line[c]
-                line[c] = np.float32(0) - distance if mask[c] else beyond
+                ways[k] = (k * step) ** 2
+        count = 0
+        for p in range(low, high):
+            row = squares[n, line, p] if final else squares[n, p, line]
+            if row[c] == np.inf:  # like its neighbours: no feature
+                continue
+            height, near = heights[count], row[c : c + width]
+            for i in range(width):
+                height[i] = near[i]
+            for i in range(width, _LANES):
+                height[i] = near[0]
+            places[count] = p
+            while count > 1 and _is_nowhere_lowest(heights, places, count - 1, ways[1]):
+                above = heights[count - 1]
+                for i in range(_LANES):
+                    above[i] = height[i]
+                height = above
+                places[count - 1] = p
+                count -= 1
+            count += 1
+        if count == 0:
+            squares[n, start:stop, line, c : c + width] = np.inf
+            continue
+        heights[count : count + _FEW] = np.inf
+        places[count : count + _FEW] = start
+
+        blocks = -(-(stop - start) // _ROWS)
+        lower[0], upper[blocks] = 0, count - 1
+        reach = 1
+        while reach < blocks:
+            reach *= 2
+        while reach > 1:
+            for block in range(reach // 2, blocks, reach):
+                p, q = lower[block - reach // 2], upper[min(block + reach // 2, blocks)]
+                if q - p >= _FEW:
+                    p, q = _bound(heights, places, ways, step, start + block * _ROWS, p, q, least, minimizers)
+                lower[block], upper[block] = p, q
+            reach //= 2
+
+        for block in range(blocks):
+            if final and side and upper[block + 1] - lower[block] < _FEW and width == _LANES:
+                p = lower[block]
+                height_0, height_1, height_2, height_3 = heights[p], heights[p + 1], heights[p + 2], heights[p + 3]
+                for x in range(start + block * _ROWS, min(start + (block + 1) * _ROWS, stop)):
+                    way_0, way_1 = ways[abs(x - places[p])], ways[abs(x - places[p + 1])]
+                    way_2, way_3 = ways[abs(x - places[p + 2])], ways[abs(x - places[p + 3])]
+                    mask, distance = masks[n, line, x, c : c + _LANES], out[n, line, x, c : c + _LANES]
+                    for i in range(_LANES):
+                        first_two = min(height_0[i] + way_0, height_1[i] + way_1)
+                        last_two = min(height_2[i] + way_2, height_3[i] + way_3)
+                        root = np.float32(np.sqrt(min(first_two, last_two)))
+                        distance[i] = np.float32(0) - root if mask[i] else root
+                continue
+            for x in range(start + block * _ROWS, min(start + (block + 1) * _ROWS, stop)):
+                least[:] = np.inf
+                for p in range(lower[block], upper[block + 1] + 1, _FEW):
+                    way_0, way_1 = ways[abs(x - places[p])], ways[abs(x - places[p + 1])]
+                    way_2, way_3 = ways[abs(x - places[p + 2])], ways[abs(x - places[p + 3])]
+                    height_0, height_1, height_2, height_3 = heights[p], heights[p + 1], heights[p + 2], heights[p + 3]
+                    for i in range(_LANES):
+                        first_two = min(height_0[i] + way_0, height_1[i] + way_1)
+                        last_two = min(height_2[i] + way_2, height_3[i] + way_3)
+                        least[i] = min(min(first_two, least[i]), last_two)
+                if final:
+                    for i in range(_LANES):
+                        least[i] = np.sqrt(least[i])
+                    mask, distance = masks[n, line, x, c : c + width], out[n, line, x, c : c + width]
+                    for i in range(width):
+                        root = np.float32(least[i])
+                        beyond = root if side else distance[i]
+                        distance[i] = np.float32(0) - root if mask[i] else beyond
+                else:
+                    row = squares[n, x, line, c : c + width]
+                    for i in range(width):
+                        row[i] = least[i]
 
 
-@_compile(fastmath={"nnan", "nsz", "contract"})
-def _minimize(
-    values: _Reals,
-    grid: _Reals,
-    source: int,
-    start: int,
-    stop: int,
-    out: _Reals,
-    scratch: _Reals,
-    low: _Bytes,
-    bounds: _Integers,
-) -> None:
-    """Set out[x - start] = min over p of values[p] + (grid[x] - grid[source + p])² for start ≤ x < stop."""
-    heights, costs, places = scratch[0], scratch[1], scratch[2]
-    lower, upper = bounds[0], bounds[1]
-    infinity = costs.dtype.type(np.inf)
-    size = values.size
-    # A parabola that is not below the mean of its two neighbours, less the bend of theirs, is nowhere the lowest.
-    bend = 2 * grid[1] * grid[1]
-    heights[0] = heights[size + 1] = infinity
-    for p in range(size):
-        heights[p + 1] = values[p]
-    for p in range(size):
-        low[p] = heights[p + 1] + heights[p + 1] < heights[p] + heights[p + 2] + bend
-    sites = grid[source : source + size]
-    end = np.uint64(0)  # unsigned: an index that might be negative costs a comparison
-    for p in range(size):
-        costs[end], places[end] = heights[p + 1], sites[p]
-        end += low[p]
-    count = np.int64(end)
-    for p in range(count, count + 3):  # blocks try four at a time
-        costs[p], places[p] = infinity, 0
+@_compile()
+def _is_nowhere_lowest(heights: _Reals, places: _Integers, p: int, square: float) -> bool:
+    """Return whether no line of a strip needs candidate p beside those before and after it."""
+    left, middle, right = heights[p - 1], heights[p], heights[p + 1]
+    real = heights.dtype.type
+    before, after = real(1) / real(places[p] - places[p - 1]), real(1) / real(places[p + 1] - places[p])
+    bend, rounding = real(places[p + 1] - places[p - 1]) * square, real(_ROUNDING)
+    needed = np.int32(0)
+    for i in range(_LANES):
+        rise, fall = (middle[i] - left[i]) * before, (middle[i] - right[i]) * after
+        needed |= np.int32(rise + fall < bend + rounding * (abs(rise) + abs(fall)))
+    return bool(needed == 0)
 
-    # The lowest parabola at x moves up with x: bound it at every start of a block by bisection.
-    blocks = (stop - start + _BLOCK - 1) // _BLOCK
-    lower[0], upper[blocks] = 0, count - 1
-    width = 1
-    while width < blocks:
-        width *= 2
-    while width > 1:
-        half = width // 2
-        for block in range(half, blocks, width):
-            first, last = lower[block - half], upper[min(block + half, blocks)]
-            if last - first >= _FEW:
-                x = grid[start + block * _BLOCK]
-                near_costs, near_places = costs[first : last + 1], places[first : last + 1]
-                best, lowest = infinity, 0
-                for p in range(near_costs.size):
-                    offset = near_places[p] - x
-                    cost = near_costs[p] + offset * offset
-                    lowest = p if cost < best else lowest
-                    best = cost if cost < best else best
-                first += lowest
-                last = first
-            lower[block], upper[block] = first, last
-        width = half
 
-    for block in range(blocks):
-        xs = grid[start + block * _BLOCK : start + (block + 1) * _BLOCK]
-        least = out[block * _BLOCK : (block + 1) * _BLOCK]
-        least[:] = infinity
-        for p in range(lower[block], upper[block + 1] + 1, 4):
-            cost, place = costs[p : p + 4], places[p : p + 4]
-            cost_0, cost_1, cost_2, cost_3 = cost[0], cost[1], cost[2], cost[3]
-            place_0, place_1, place_2, place_3 = place[0], place[1], place[2], place[3]
-            for i in range(_BLOCK):
-                offset_0, offset_1 = xs[i] - place_0, xs[i] - place_1
-                offset_2, offset_3 = xs[i] - place_2, xs[i] - place_3
-                first_two = min(cost_0 + offset_0 * offset_0, cost_1 + offset_1 * offset_1)
-                last_two = min(cost_2 + offset_2 * offset_2, cost_3 + offset_3 * offset_3)
-                least[i] = min(min(first_two, least[i]), last_two)
+@_compile()
+def _bound(
+    heights: _Reals,
+    places: _Integers,
+    ways: _Reals,
+    step: float,
+    x: int,
+    p: int,
+    q: int,
+    least: _Reals,
+    minimizers: NDArray[np.int32],
+) -> tuple[int, int]:
+    """Return the lowest and the highest of the minimizers at x of a strip, which are among p … q."""
+    nearest = min(max(p + x - places[p], p), q)
+    height, part = heights[nearest], _LANES // 4
+    for i in range(part):
+        first_two, last_two = max(height[i], height[part + i]), max(height[2 * part + i], height[3 * part + i])
+        least[i] = max(first_two, last_two)
+    farthest = least[0]
+    for i in range(1, part):
+        farthest = max(farthest, least[i])
+    reach = int(np.sqrt(farthest + ways[abs(x - places[nearest])]) / step) + 1  # the way to any other alone is longer
+    while p < q and places[p] < x - reach:
+        p += 1
+    while p < q and places[q] > x + reach:
+        q -= 1
+    least[:] = np.inf
+    minimizers[:] = p
+    for place in range(p, q + 1, 2):
+        way, next_way = ways[abs(x - places[place])], ways[abs(x - places[place + 1])]
+        height, next_height, here, there = heights[place], heights[place + 1], np.int32(place), np.int32(place + 1)
+        for i in range(_LANES):
+            cost, next_cost = height[i] + way, next_height[i] + next_way
+            better = there if next_cost < cost else here
+            cost = next_cost if next_cost < cost else cost
+            minimizers[i] = better if cost < least[i] else minimizers[i]
+            least[i] = cost if cost < least[i] else least[i]
+    lowest, highest = minimizers[0], minimizers[0]
+    for i in range(_LANES):
+        lowest, highest = min(lowest, minimizers[i]), max(highest, minimizers[i])
+    return lowest, highest

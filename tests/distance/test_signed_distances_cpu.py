@@ -14,7 +14,7 @@ from torch.utils.data import DataLoader, Dataset
 from multilevel_loss import _numba, signed_distance_map
 from multilevel_loss.distance import _cpu, _naive, _torch
 
-# 1-D to 3-D; odd, prime and degenerate sides; more than one block of 32 outputs.
+# 1-D to 3-D; odd, prime and degenerate sides; more than one strip of 64 or block of 16.
 SHAPES = [
     (3, 37), (1, 131), (2, 7, 11), (1, 11, 67), (1, 67, 11), (2, 5, 6, 7), (1, 17, 3, 9), (1, 2, 33, 9),
     (1, 1), (1, 1, 1, 5), (1, 1, 50), (1, 50, 1), (3, 1, 1), (1, 40, 1, 2), (1, 1, 40, 2),
@@ -66,6 +66,18 @@ def test_equals_brute_force(shape: tuple[int, ...], inner: bool) -> None:
 def test_equals_scipy(shape: tuple[int, ...], inner: bool) -> None:
     for inside in masks(shape).values():
         assert_exact(_cpu.signed_distances(inside, None, inner), by_scipy(inside, None, inner), None)
+
+
+@pytest.mark.usefixtures("_threads")
+@pytest.mark.parametrize("inner", [True, False])
+@pytest.mark.parametrize("sides", [(90,), (40, 90), (21, 18, 90)], ids=str)
+def test_samples_do_not_see_the_boxes_of_others(sides: tuple[int, ...], inner: bool) -> None:
+    inside = torch.zeros(6, *sides, dtype=torch.bool)
+    for n, (low, high) in enumerate([(2, 80), (30, 33), (50, 50), (0, 90), (70, 90), (1, 2)]):
+        inside[n, ..., low:high] = torch.rand(*sides[:-1], high - low) < 0.6
+    spacing = torch.rand(6, len(sides), dtype=torch.float64) + 0.5
+    for steps in (None, spacing):
+        assert_exact(_cpu.signed_distances(inside, steps, inner), by_scipy(inside, steps, inner), steps)
 
 
 @pytest.mark.parametrize("shape", [(2, 127, 131), (2, 31, 40, 37)], ids=str)
