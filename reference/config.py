@@ -50,7 +50,7 @@ class TrainingConfig:
             (MLN) is built with its own number, which the `train` command takes from this.
         jitter: whether the crop's margins are random.
         patience: epochs without a better validation DSC after which training stops; None trains all epochs.
-        seed: of the order of the units, the jitter and the points.
+        seed: of the order of the units, the jitter, the points and RSTN's dropout.
         accelerator: as Fabric names it: "auto", "cpu", "cuda", ...
         devices: processes a machine, one device each; where torchrun or `fabric run` starts them, their number counts.
         num_nodes: machines, likewise.
@@ -132,8 +132,8 @@ class RunConfig:
         model: as :func:`build_model` names it.
         width: channels of the model's first block; 64 is the paper's.
         model_options: what else :func:`build_model` takes.
-        imagenet: file with torchvision's ImageNet weights of `resnet18`, or "hub" to download them; None starts at
-            random.
+        imagenet: file with torchvision's ImageNet weights of `resnet18`, for RSTN of `vgg16`, or "hub" to download
+            them; None starts at random.
         views: axial, coronal, sagittal: a model for each.
         protocol: data set of the paper whose splits to take: nih, isicdm or spleen. None makes `folds` equal ones.
         folds: number of folds where the protocol gives none.

@@ -32,7 +32,7 @@ from reference.objective import Objective
 
 LAST, BEST = "last.ckpt", "best.ckpt"
 
-Draws = Literal["order", "jitter", "points"]
+Draws = Literal["order", "jitter", "points", "dropout"]
 
 
 def make_fabric(config: TrainingConfig) -> Fabric:
@@ -208,6 +208,8 @@ class _Run:
     def _train(self, epoch: int, units: Iterator[Unit]) -> dict[str, float]:
         """Return the mean of the loss and of each of its terms."""
         self.network.train()
+        # Dropout draws from torch's own generator, of whatever device.
+        torch.manual_seed(seed_of("dropout", self.config.seed, epoch, self.fabric.global_rank))
         stage, points = self.config.stage(epoch), self._generator("points", epoch)
         jitter = self._generator("jitter", epoch) if self.config.jitter else None
         values: dict[str, list[Tensor]] = defaultdict(list)

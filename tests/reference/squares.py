@@ -1,8 +1,8 @@
-"""Tiny trainings on made squares, for tests, and as a program in other processes.
+"""Tiny trainings on made squares, for tests, and as a program for other processes.
 
-`squares.py epochs N OUT` trains N epochs, under torchrun say, and saves each process's weights; `squares.py killed OUT`
-has OUT/mll trained by a process that is killed in the second epoch, and OUT/mln by one that is killed when half of the
-checkpoint of the third is written.
+`squares.py OUT` has OUT/mll and OUT/rstn trained by processes that are killed in the second epoch, OUT/mln by one that
+is killed when half of the checkpoint of the third is written, and OUT/two by two processes at once, which save their
+weights, too. All are forked from one, as importing takes longer than training.
 """
 
 import os
@@ -13,6 +13,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import torch
+from torch.distributed.launcher.api import LaunchConfig, elastic_launch
 from torch.utils.data import Dataset
 
 from multilevel_loss import LinearRamp, StepAt
@@ -95,6 +96,22 @@ def die_while_saving(number: int) -> None:
     torch.save = torn
 
 
+def train_killed(name: str, out: Path) -> None:
+    child = os.fork()
+    if child:
+        _, status = os.waitpid(child, 0)
+        if os.waitstatus_to_exitcode(status) != -signal.SIGKILL:
+            sys.exit(f"expected {name} to be killed, got status {status}")
+        return
+    training = Squares(5)
+    if name == "mln":
+        die_while_saving(4)  # the first is of the start
+    else:
+        training = Squares(5, at=8, then=die)
+    train(tiny(name), training, Squares(3), CONFIG, out)
+    os._exit(0)
+
+
 def train_epochs(number: int, out: Path) -> None:
     config = replace(CONFIG, epochs=number)
     fabric = make_fabric(config)
@@ -103,25 +120,15 @@ def train_epochs(number: int, out: Path) -> None:
     torch.save(model.state_dict(), out / f"rank{fabric.global_rank}.pt")
 
 
-def train_killed(out: Path) -> None:
-    for name in ("mll", "mln"):
-        child = os.fork()
-        if child:
-            _, status = os.waitpid(child, 0)
-            if os.waitstatus_to_exitcode(status) != -signal.SIGKILL:
-                sys.exit(f"expected {name} to be killed, got status {status}")
-            continue
-        if name == "mll":
-            train(tiny(name), Squares(5, at=8, then=die), Squares(3), CONFIG, out / name)
-        else:
-            die_while_saving(4)  # the first is of the start
-            train(tiny(name), Squares(5), Squares(3), CONFIG, out / name)
-        os._exit(0)
+def train_in_two_processes(number: int, out: Path) -> None:
+    """Do what torchrun does, without a new interpreter for each process."""
+    options = {"start_method": "fork", "rdzv_backend": "c10d", "rdzv_endpoint": "localhost:0", "run_id": "squares"}
+    elastic_launch(LaunchConfig(1, 1, 2, max_restarts=0, **options), train_epochs)(number, out)
 
 
 if __name__ == "__main__":
     torch.set_num_threads(1)
-    if sys.argv[1] == "epochs":
-        train_epochs(int(sys.argv[2]), Path(sys.argv[3]))
-    else:
-        train_killed(Path(sys.argv[2]))
+    folder = Path(sys.argv[1])
+    for each in ("mll", "rstn", "mln"):
+        train_killed(each, folder / each)
+    train_in_two_processes(3, folder / "two")

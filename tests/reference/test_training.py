@@ -13,6 +13,7 @@ import sys
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
+from typing import get_args
 
 import pytest
 import torch
@@ -27,7 +28,7 @@ from reference.evaluation import dice_score
 from reference.history import read_history
 from reference.models import CoarseToFine, MultiLevelNetwork, inside
 from reference.objective import Objective
-from reference.training import load_model, seed_of, train
+from reference.training import Draws, load_model, seed_of, train
 
 PROGRAM = Path(__file__).with_name("squares.py")
 
@@ -61,18 +62,14 @@ def interrupt() -> None:
     raise KeyboardInterrupt
 
 
-def run(*command: object) -> None:
-    """Run a Python program."""
-    arguments = [sys.executable, *map(str, command)]
-    env = os.environ | {"OMP_NUM_THREADS": "1"}
-    result = subprocess.run(arguments, env=env, capture_output=True, text=True, timeout=240, check=False)
-    assert result.returncode == 0, result.stderr
-
-
 @pytest.fixture(scope="module")
-def killed(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    out = tmp_path_factory.mktemp("killed")
-    run(PROGRAM, "killed", out)
+def processes(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """What other processes have trained: two at once, and those that were killed."""
+    out = tmp_path_factory.mktemp("processes")
+    command = [sys.executable, str(PROGRAM), str(out)]
+    env = os.environ | {"OMP_NUM_THREADS": "1"}
+    result = subprocess.run(command, env=env, capture_output=True, text=True, timeout=240, check=False)
+    assert result.returncode == 0, result.stderr
     return out
 
 
@@ -147,15 +144,16 @@ def test_a_resumed_run_equals_an_uninterrupted_one(tmp_path: Path, uninterrupted
     assert not list(tmp_path.glob(".*"))
 
 
-@pytest.mark.parametrize(("name", "epochs"), [("mll", 1), ("mln", 2)])
-def test_a_killed_run_resumes_as_if_it_had_not_been(tmp_path: Path, killed: Path, name: str, epochs: int) -> None:
-    """Killed in the second epoch, and while writing the checkpoint of the third."""
-    assert len(read_history(killed / name)) == epochs
-    train(tiny(name, seed=1), Squares(5), Squares(3), CONFIG, killed / name, resume=True)
+@pytest.mark.parametrize(("name", "epochs"), [("mll", 1), ("rstn", 1), ("mln", 2)])
+def test_a_killed_run_resumes_as_if_it_had_not_been(tmp_path: Path, processes: Path, name: str, epochs: int) -> None:
+    """Killed in the second epoch, or while writing the checkpoint of the third; that of RSTN drops out neurons."""
+    killed = processes / name
+    assert len(read_history(killed)) == epochs
+    train(tiny(name, seed=1), Squares(5), Squares(3), CONFIG, killed, resume=True)
     train(tiny(name), Squares(5), Squares(3), CONFIG, tmp_path)
-    assert_same_run(killed / name, tmp_path)
-    assert not list((killed / name).glob(".*"))
-    logs = [[replace(record, seconds=0.0) for record in read_history(out)] for out in (killed / name, tmp_path)]
+    assert_same_run(killed, tmp_path)
+    assert not list(killed.glob(".*"))
+    logs = [[replace(record, seconds=0.0) for record in read_history(out)] for out in (killed, tmp_path)]
     assert logs[0] == logs[1]
 
 
@@ -178,18 +176,15 @@ def test_resuming_writes_a_log_that_a_kill_left_behind(tmp_path: Path, uninterru
     assert [record.loss for record in read_history(tmp_path)] == [record.loss for record in read_history(uninterrupted)]
 
 
-def test_two_processes_average_their_gradients(tmp_path: Path) -> None:
+def test_two_processes_average_their_gradients(processes: Path) -> None:
     """Three epochs in two processes are, in one, steps on the mean gradient of two units, each drawn for its rank."""
-    epochs = 3
-    torchrun = ("-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2")
-    run(*torchrun, PROGRAM, "epochs", epochs, tmp_path)
-    ranks = [torch.load(tmp_path / f"rank{rank}.pt", weights_only=True) for rank in (0, 1)]
+    ranks = [torch.load(processes / "two" / f"rank{rank}.pt", weights_only=True) for rank in (0, 1)]
 
     model, units = tiny(), Squares(5)
     objective = Objective(model, CONFIG)
     optimizer = torch.optim.Adam(model.parameters(), CONFIG.learning_rate, fused=True)
     losses = []
-    for epoch in range(epochs):
+    for epoch in range(3):
         objective.set_epoch(epoch)
         optimizer.param_groups[0]["lr"] = CONFIG.learning_rate_in(epoch)
         orders = [DistributedSampler(units, 2, rank, seed=seed_of("order", 0, epoch)) for rank in (0, 1)]
@@ -210,7 +205,7 @@ def test_two_processes_average_their_gradients(tmp_path: Path) -> None:
         for name, value in model.state_dict().items():
             torch.testing.assert_close(rank[name], value, rtol=0, atol=0)
 
-    record = read_history(tmp_path)[-1]
+    record = read_history(processes / "two")[-1]
     expected = torch.tensor(losses[-6:]).mean(0).tolist()
     assert (record.loss, record.region) == pytest.approx(expected, rel=1e-5)
     model.eval()
@@ -224,12 +219,12 @@ def test_two_processes_average_their_gradients(tmp_path: Path) -> None:
 def test_processes_and_purposes_draw_apart() -> None:
     seeds = {
         seed_of(draws, seed, epoch, rank)
-        for draws in ("order", "jitter", "points")
+        for draws in get_args(Draws)
         for seed in (0, 1)
         for epoch in (0, 1)
         for rank in (0, 1)
     }
-    assert len(seeds) == 24
+    assert len(seeds) == 32
 
 
 def test_more_epochs_may_follow(tmp_path: Path, uninterrupted: Path) -> None:
