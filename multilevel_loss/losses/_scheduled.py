@@ -66,14 +66,17 @@ class ScheduledLoss(nn.Module):
         self._is_stuck = epoch is None and any(callable(weight) for weight in self._schedules.values())
 
 
-# Told while `forward` is traced too, which cannot hold a warning.
-@torch.compiler.assume_constant_result  # type: ignore[untyped-decorator]
 def _warn_of_schedule(name: str) -> None:
     warnings.warn(
         f"{name} has a schedule but was never told the epoch: call `set_epoch(epoch)` at the start of each epoch, or "
         "its weights stay those of epoch 0",
         stacklevel=6,
     )
+
+
+# Told while `forward` is traced too, which cannot hold a warning. `torch.compiler.assume_constant_result` sets just this,
+# but imports the compiler, and triton with it.
+_warn_of_schedule._dynamo_marked_constant = True  # type: ignore[attr-defined]
 
 
 def check_weight(name: str, weight: float | Schedule) -> float | Schedule:
