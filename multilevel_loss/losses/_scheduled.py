@@ -74,8 +74,8 @@ def _warn_of_schedule(name: str) -> None:
     )
 
 
-# Told while `forward` is traced too, which cannot hold a warning. `torch.compiler.assume_constant_result` sets just this,
-# but imports the compiler, and triton with it.
+# Told while `forward` is traced too, which cannot hold a warning. This is all that
+# `torch.compiler.assume_constant_result` sets, but that imports the compiler, and triton with it.
 _warn_of_schedule._dynamo_marked_constant = True  # type: ignore[attr-defined]
 
 
