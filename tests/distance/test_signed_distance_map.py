@@ -11,7 +11,6 @@ from torch import Tensor
 
 from multilevel_loss import MLLoss
 from multilevel_loss.distance import _naive, distance_map, signed_distance_map
-from multilevel_loss.distance._op import signed_distances
 
 ROW = torch.tensor([[0, 0, 1, 1, 1, 0]])
 DTYPES = [torch.bool, torch.uint8, torch.int8, torch.int16, torch.int32, torch.int64, torch.uint16, torch.uint32]
@@ -241,7 +240,7 @@ def test_errors(call, kind: type[Exception], message: str) -> None:
 def test_operator_passes_opcheck(inner: bool, spaced: bool) -> None:
     inside = torch.rand(2, 5, 6) < 0.5
     spacing = torch.rand(2, 2, dtype=torch.float64) + 0.5 if spaced else None
-    torch.library.opcheck(signed_distances, (inside, spacing, inner))
+    torch.library.opcheck(torch.ops.multilevel_loss.signed_distances.default, (inside, spacing, inner))
 
 
 def test_traces_whole_and_equals_eager() -> None:
