@@ -74,8 +74,8 @@ class Squares(Dataset[Unit]):
         return Unit(image=image, label=label, spacing=torch.tensor(self.spacing))
 
 
-def tiny(name: str = "mll", seed: int = 0, width: int = 2) -> CoarseToFine:
-    return build_model(name, width=width, num_points=32, generator=torch.Generator().manual_seed(seed))
+def tiny(name: str = "mll", seed: int = 0, width: int = 2, num_points: int = 32) -> CoarseToFine:
+    return build_model(name, width=width, num_points=num_points, generator=torch.Generator().manual_seed(seed))
 
 
 def die() -> None:
