@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from pickle import UnpicklingError
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 
@@ -14,11 +15,15 @@ from reference.config import CONFIG, RunConfig, read_options
 from reference.data import Case
 from reference.data.layouts import Reading, Window
 from reference.data.prepare import sha256
-from reference.data.store import RECORD, read_record
+from reference.data.store import find_cases, read_record
+from reference.files import replacing
 from reference.models import CoarseToFine
 from reference.training import load_model
 
 Checkpoint = Literal["best", "last"]
+
+READING = "reading.json"
+"""Name of the file in a run that says how the scans of its store were read."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -82,23 +87,45 @@ def method_name(config: RunConfig) -> str:
     return f"{' + '.join(terms)} loss"
 
 
-def read_reading(config: RunConfig) -> Reading:
-    """Return how the scans were read that a run was trained on, as its store says.
+def keep_reading(config: RunConfig, folder: Path) -> None:
+    """Write into a run how the scans of its store were read; nothing where the store does not say."""
+    try:
+        reading = asdict(stored_reading(config.store))
+    except ValueError:
+        return
+    with replacing(folder / READING) as temporary:
+        temporary.write_text(json.dumps(reading) + "\n")
+
+
+def read_reading(run: Run) -> Reading:
+    """Return how the scans were read that a run was trained on, as it says itself, or else its store.
 
     Raises:
-        ValueError: the store is gone, holds nothing, or holds cases read in several ways.
+        ValueError: neither says, or the store holds cases read in several ways.
     """
-    records = [read_record(path.parent) for path in sorted(config.store.glob(f"[!.]*/{RECORD}"))]
-    readings = [record["reading"] for record in records]
-    if not readings or any(reading != readings[0] for reading in readings):
+    kept = run.folder / READING
+    return reading_of(json.loads(kept.read_text())) if kept.is_file() else stored_reading(run.config.store)
+
+
+def stored_reading(store: Path) -> Reading:
+    """Return how the cases of a store were read.
+
+    Raises:
+        ValueError: the store is gone, holds nothing, does not say, or holds cases read in several ways.
+    """
+    readings = [read_record(folder).get("reading") for folder in find_cases(store)]
+    if not readings or readings[0] is None or any(reading != readings[0] for reading in readings):
         found = f"{len(readings)} cases" if readings else "none"
         raise ValueError(
-            f"expected cases that were all read in one way in {config.store}, the run's store, found {found}: "
-            "say --window"
+            f"expected cases that were all read in one way in {store}, the run's store, found {found}: say --window"
         )
-    reading = readings[0]
-    window: Window = "percentiles" if reading["window"] == "percentiles" else tuple(reading["window"])
-    return Reading(window, tuple(reading["labels"]), reading["size"], reading["channel"])
+    return reading_of(readings[0])
+
+
+def reading_of(content: Mapping[str, Any]) -> Reading:
+    """Return the reading that JSON holds, which has lists for tuples."""
+    window: Window = "percentiles" if content["window"] == "percentiles" else tuple(content["window"])
+    return Reading(window, tuple(content["labels"]), content["size"], content["channel"])
 
 
 def tested_cases(run: Run, cases: Sequence[Case]) -> list[Case]:

@@ -100,10 +100,10 @@ def choose_reading(run: Run, window: str | None, channel: int | None) -> Reading
     """Return how to read scans: as those of the training were, but for what the command line says.
 
     Raises:
-        ValueError: the store of the training is gone and no `window` is given; where one is, slices keep their size.
+        ValueError: neither the run nor its store says, and no `window` is given; where one is, slices keep their size.
     """
     try:
-        reading = read_reading(run.config)
+        reading = read_reading(run)
     except ValueError:
         if window is None:
             raise

@@ -28,6 +28,7 @@ from reference.data import SliceUnits, read_store
 from reference.history import JSON, read_history
 from reference.models import CoarseToFine, build_model
 from reference.plots import draw_curves
+from reference.runs import keep_reading
 from reference.training import LAST, make_fabric
 from reference.training import train as train_view
 
@@ -95,6 +96,7 @@ def train_run(run: RunConfig, out: Path, *, resume: bool) -> None:
     if fabric.is_global_zero:
         out.mkdir(parents=True, exist_ok=True)
         write_config(with_earlier_views(run, out), out / CONFIG)
+        keep_reading(run, out)
     for view in run.views:
         units = SliceUnits(split.train, VIEWS[view], run.keep), SliceUnits(split.validation, VIEWS[view], keep=1.0)
         if fabric.is_global_zero:

@@ -53,6 +53,7 @@ def test_from_a_data_set_to_a_mask_in_its_geometry(tmp_path, data):
     call("train", store, "--out", run, *options)
     tables = call("evaluate", store, "--run", run, "-o", tmp_path / "results", "--checkpoint", "last")
     assert "Region loss, ours, on store" in tables
+    store.rename(tmp_path / "elsewhere")  # A run knows by itself how its scans were read.
     scan, mask = data / "imagesTr" / "case0.nii.gz", tmp_path / "mask.nii.gz"  # Of the fold that was left out.
     call("predict", scan, "--run", run, "-o", mask, "--checkpoint", "last")
     predicted, given = (sitk.ReadImage(str(path)) for path in (mask, scan))

@@ -139,7 +139,7 @@ def test_percentiles_and_channels(tmp_path, monkeypatch, scan):
     np.testing.assert_array_equal(sitk.GetArrayFromImage(sitk.ReadImage(str(tmp_path / "mask.nii.gz"))), scan == 180)
 
 
-def test_a_run_whose_store_is_gone_needs_a_window(tmp_path, run, scan):
+def test_a_run_that_does_not_say_and_whose_store_is_gone_needs_a_window(tmp_path, run, scan):
     (tmp_path / "store").rename(tmp_path / "elsewhere")
     write_volume(tmp_path / "scan.nii.gz", scan)
     arguments = (tmp_path / "scan.nii.gz", "--run", run, "-o", tmp_path / "mask.nii.gz")
