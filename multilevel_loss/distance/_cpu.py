@@ -1,7 +1,8 @@
 """Exact signed distances on the CPU: numba kernels without the GIL, run by a pool of threads.
 
 README.md beside this file derives the algorithm and its bounds. Every mask is viewed as (A, B, C), C contiguous: a
-plane as (1, H, W), a line as (1, 1, W). A box is (a0, a1, b0, b1, c0, c1), half-open.
+plane as (1, H, W), a line as (1, 1, W). A box is (a0, a1, b0, b1, c0, c1), half-open. Kernels take the rows of a batch
+as (N · A · B, C), for an index of four dimensions takes numba much longer to compile.
 """
 
 from __future__ import annotations
@@ -30,44 +31,44 @@ def signed_distances(inside: Tensor, spacing: Tensor | None, inner: bool) -> Ten
     if inside.numel() == 0:
         return distances
     batch, *sides = inside.shape
-    shape = (1, 1, *sides)[-3:]
+    size_a, size_b, size_c = shape = (1, 1, *sides)[-3:]
     steps = np.ones((batch, 3))
     if spacing is not None:
         steps[:, 3 - len(sides) :] = spacing.numpy()
     exact = spacing is None and sum((size - 1) ** 2 for size in shape) <= 2**24
-    masks = inside.numpy().view(np.uint8).reshape(batch, *shape)
+    masks = inside.numpy().view(np.uint8).reshape(-1, size_c)
     out = distances.numpy().reshape(masks.shape)
-    slabs, rows, strips = batch * shape[0], batch * shape[0] * shape[1], -(-shape[2] // _LANES)
+    slabs, rows, strips = batch * size_a, batch * size_a * size_b, -(-size_c // _LANES)
 
     work = masks.size // 4  # voxels take so little that 512² are not worth a second thread
     extents, boxes = np.empty((slabs, 2, 4), np.int64), np.empty((2, 2, batch, 6), np.int64)
-    _run(_find_extents, slabs, masks.size // 8, masks, extents)
+    _run(_find_extents, slabs, masks.size // 8, masks, size_b, extents)
     scanned = _find_boxes(extents, np.array(shape), boxes)
     # The nearest voxel of D is on ∂D, so distances to ∂D serve outside D, and inside if `inner`; otherwise the inside
     # is written a second time.
     for side in (1,) if inner else (1, 0):
         # Squares are kept where the distances will be, unless these are there already or float32 is too narrow.
         squares = out if exact and side else np.empty(masks.shape, np.float32 if exact else np.float64)
-        arguments = masks, steps, side, *boxes[side], squares
-        _run(_scan, rows, scanned[side], *arguments)
-        if shape[0] > 1:
-            _run(_minimize, batch * shape[1] * strips, work, *arguments, out, False)
+        arguments = masks, size_a, size_b, steps, side, *boxes[side], squares
+        _run(_scan, rows, scanned, *arguments)
+        if size_a > 1:
+            _run(_minimize, batch * size_b * strips, work, *arguments, out, False)
         _run(_minimize, slabs * strips, work, *arguments, out, True)
     return distances
 
 
 @_compile()
-def _find_extents(first: int, last: int, masks: _Bytes, extents: _Integers) -> None:
+def _find_extents(first: int, last: int, masks: _Bytes, size_b: int, extents: _Integers) -> None:
     """Set extents[slab, side] to the (b0, b1, c0, c1) that bound the voxels equal to `side` in each slab."""
-    _, size_a, size_b, size_c = masks.shape
+    size_c = masks.shape[1]
     some, every = np.empty(size_c, np.uint8), np.empty(size_c, np.uint8)
     for slab in range(first, last):
-        plane, extent = masks[slab // size_a, slab % size_a], extents[slab]
+        extent = extents[slab]
         some[:] = 0
         every[:] = 1
         extent[:] = 0
         for b in range(size_b):
-            row = plane[b]
+            row = masks[slab * size_b + b]
             any_1 = np.uint8(0)
             for c in range(size_c):
                 any_1 |= row[c]
@@ -97,16 +98,15 @@ def _find_extents(first: int, last: int, masks: _Bytes, extents: _Integers) -> N
 
 
 @_compile()
-def _find_boxes(extents: _Integers, shape: _Integers, boxes: _Integers) -> tuple[int, int]:
+def _find_boxes(extents: _Integers, shape: _Integers, boxes: _Integers) -> int:
     """Set boxes[side] to those of the boundary voxels of a side and to those where distances to them are written.
 
     They are written everywhere for side 1, in the box of D for side 0. Returns the voxels that are to be scanned.
     """
-    scanned = np.zeros(2, np.int64)
-    own = np.empty((2, 6), np.int64)
+    scanned = 0
     for n in range(boxes.shape[2]):
         for side in range(2):
-            box = own[side]
+            box = boxes[side, 1, n]  # of the voxels equal to `side`, for now
             for i in range(6):
                 box[i] = 0 if i % 2 else shape[i // 2]
             for a in range(shape[0]):
@@ -115,18 +115,17 @@ def _find_boxes(extents: _Integers, shape: _Integers, boxes: _Integers) -> tuple
                     box[0], box[1] = min(box[0], a), a + 1
                     for i in range(2, 6, 2):
                         box[i], box[i + 1] = min(box[i], extent[i - 2]), max(box[i + 1], extent[i - 1])
-        both = own[0, 1] > 0 and own[1, 1] > 0
-        for side in range(2):
-            features, written = boxes[side, 0, n], boxes[side, 1, n]
-            for i in range(0, 6, 2):
-                features[i], features[i + 1], written[i], written[i + 1] = 0, 0, 0, shape[i // 2] if side else 0
-                if both:
-                    features[i] = max(own[side, i], own[1 - side, i] - 1)
-                    features[i + 1] = min(own[side, i + 1], own[1 - side, i + 1] + 1)
-                    if side == 0:
-                        written[i], written[i + 1] = own[1, i], own[1, i + 1]
-            scanned[side] += (features[1] - features[0]) * (features[3] - features[2]) * shape[2]
-    return scanned[0], scanned[1]
+        outer, inner = boxes[0, 1, n], boxes[1, 1, n]
+        both = outer[1] > 0 and inner[1] > 0
+        for i in range(0, 6, 2):
+            for side in range(2):
+                features, own, other = boxes[side, 0, n], boxes[side, 1, n], boxes[1 - side, 1, n]
+                features[i] = max(own[i], other[i] - 1) if both else 0
+                features[i + 1] = min(own[i + 1], other[i + 1] + 1) if both else 0
+            outer[i], outer[i + 1] = (inner[i], inner[i + 1]) if both else (0, 0)
+            inner[i], inner[i + 1] = 0, shape[i // 2]
+        scanned += (features[1] - features[0]) * (features[3] - features[2]) * shape[2]
+    return scanned
 
 
 @_compile()
@@ -134,6 +133,8 @@ def _scan(
     first: int,
     last: int,
     masks: _Bytes,
+    size_a: int,
+    size_b: int,
     steps: NDArray[np.float64],
     side: int,
     features: _Integers,
@@ -141,7 +142,7 @@ def _scan(
     squares: _Reals,
 ) -> None:
     """Set the squared distances along C to the nearest feature, in the rows that meet the box of features."""
-    _, size_a, size_b, size_c = masks.shape
+    size_c = masks.shape[1]
     edges, gaps = np.empty(size_c, np.uint8), np.empty((2, 3 * size_c), np.float32)
     flip, zero, none, real = np.uint8(1 - side), np.float32(0), np.float32(np.inf), squares.dtype.type
     for slab in range(first // size_b, (last - 1) // size_b + 1):
@@ -153,19 +154,20 @@ def _scan(
         size, start, stop = c1 - c0, written[n, 4], written[n, 5]
         step = real(steps[n, 2])
         for b in range(max(b0, first - slab * size_b), min(b1, last - slab * size_b)):
-            row = masks[n, a, b]
+            r = slab * size_b + b
+            row = masks[r]
             here, edge = row[c0:c1], edges[c0:c1]
-            up, down = masks[n, max(a - 1, 0), b, c0:c1], masks[n, min(a + 1, size_a - 1), b, c0:c1]
-            north, south = masks[n, a, max(b - 1, 0), c0:c1], masks[n, a, min(b + 1, size_b - 1), c0:c1]
+            up, down = masks[r - size_b if a else r, c0:c1], masks[r + size_b if a + 1 < size_a else r, c0:c1]
+            north, south = masks[r - 1 if b else r, c0:c1], masks[r + 1 if b + 1 < size_b else r, c0:c1]
             for c in range(size):
                 edge[c] = (here[c] ^ up[c]) | (here[c] ^ down[c]) | (here[c] ^ north[c]) | (here[c] ^ south[c])
-            west, east = row[max(c0 - 1, 0) : c1 - 1], row[c0 + 1 : c1 + 1]
-            first_with_west = size - west.size  # 1 at the edge of the image
-            later_edge, later = edge[first_with_west:], here[first_with_west:]
-            for c in range(west.size):
-                later_edge[c] |= later[c] ^ west[c]
+            east = row[c0 + 1 : c1 + 1]
             for c in range(east.size):
                 edge[c] |= here[c] ^ east[c]
+            for c in range(1, size):
+                edge[c] |= here[c] ^ here[c - 1]
+            if c0 > 0:
+                edge[0] |= here[0] ^ row[c0 - 1]
 
             # After the step of length r, gaps below 2r are right.
             gap = gaps[0, size_c : size_c + size]
@@ -181,7 +183,7 @@ def _scan(
                     far[c] = middle[c] if middle[c] < beside else beside
                 reach, turn = 2 * reach, 1 - turn
             gap = gaps[turn, size_c : size_c + size]
-            line, first_gap, last_gap = squares[n, a, b], real(gap[0]), real(gap[size - 1])
+            line, first_gap, last_gap = squares[r], real(gap[0]), real(gap[size - 1])
             west_line, middle_line, east_line = line[start:c0], line[c0:c1], line[c1:stop]
             for c in range(west_line.size):
                 west_line[c] = ((first_gap + real(np.int32(c0 - start - c))) * step) ** 2
@@ -196,6 +198,8 @@ def _minimize(
     first: int,
     last: int,
     masks: _Bytes,
+    size_a: int,
+    size_b: int,
     steps: NDArray[np.float64],
     side: int,
     features: _Integers,
@@ -209,13 +213,14 @@ def _minimize(
     An item is a strip of neighbours along C, minimized together. Candidates p that none of them needs are left out,
     the minimizers at the starts of blocks are bounded by bisection, and the x of a block try what lies between.
     """
-    _, size_a, size_b, size_c = masks.shape
+    size_c = masks.shape[1]
     strips, lines, axis = -(-size_c // _LANES), size_a if final else size_b, 1 if final else 0
     longest = max(size_a, size_b) + _ROWS
     heights, ways = np.empty((longest, _LANES), squares.dtype), np.empty(longest, squares.dtype)
     least, minimizers = np.empty(_LANES, squares.dtype), np.empty(_LANES, np.int32)
-    places, lower, upper = np.empty((3, longest), np.int64)
+    places, lower, upper = np.empty(longest, np.int64), np.empty(longest, np.int64), np.empty(longest, np.int64)
     sample, step = -1, 1.0
+    stride = 1 if final else size_b
     for item in range(first, last):
         line, strip = item // strips % lines, item % strips
         n = item // strips // lines
@@ -225,8 +230,10 @@ def _minimize(
             continue
         low, high = features[n, 2 * axis], features[n, 2 * axis + 1]
         start, stop = written[n, 2 * axis], written[n, 2 * axis + 1]
+        origin = (n * size_a + line) * size_b if final else n * size_a * size_b + line  # the row of x = 0
         if low == high:  # no boundary
-            out[n, line, :, c : c + width] = 0
+            for x in range(start, stop):
+                out[origin + x * stride, c : c + width] = 0
             continue
         if n != sample:
             sample, step = n, steps[n, axis]
@@ -234,10 +241,10 @@ def _minimize(
                 ways[k] = (k * step) ** 2
         count = 0
         for p in range(low, high):
-            row = squares[n, line, p] if final else squares[n, p, line]
-            if row[c] == np.inf:  # like its neighbours: no feature
+            near = squares[origin + p * stride, c : c + width]
+            if near[0] == np.inf:  # like its neighbours: no feature
                 continue
-            height, near = heights[count], row[c : c + width]
+            height = heights[count]
             for i in range(width):
                 height[i] = near[i]
             for i in range(width, _LANES):
@@ -252,7 +259,8 @@ def _minimize(
                 count -= 1
             count += 1
         if count == 0:
-            squares[n, start:stop, line, c : c + width] = np.inf
+            for x in range(start, stop):
+                squares[origin + x * stride, c : c + width] = np.inf
             continue
         heights[count : count + _FEW] = np.inf
         places[count : count + _FEW] = start
@@ -277,7 +285,7 @@ def _minimize(
                 for x in range(start + block * _ROWS, min(start + (block + 1) * _ROWS, stop)):
                     way_0, way_1 = ways[abs(x - places[p])], ways[abs(x - places[p + 1])]
                     way_2, way_3 = ways[abs(x - places[p + 2])], ways[abs(x - places[p + 3])]
-                    mask, distance = masks[n, line, x, c : c + _LANES], out[n, line, x, c : c + _LANES]
+                    mask, distance = masks[origin + x, c : c + _LANES], out[origin + x, c : c + _LANES]
                     for i in range(_LANES):
                         first_two = min(height_0[i] + way_0, height_1[i] + way_1)
                         last_two = min(height_2[i] + way_2, height_3[i] + way_3)
@@ -297,15 +305,15 @@ def _minimize(
                 if final:
                     for i in range(_LANES):
                         least[i] = np.sqrt(least[i])
-                    mask, distance = masks[n, line, x, c : c + width], out[n, line, x, c : c + width]
+                    mask, distance = masks[origin + x, c : c + width], out[origin + x, c : c + width]
                     for i in range(width):
                         root = np.float32(least[i])
                         beyond = root if side else distance[i]
                         distance[i] = np.float32(0) - root if mask[i] else beyond
                 else:
-                    row = squares[n, x, line, c : c + width]
+                    near = squares[origin + x * stride, c : c + width]
                     for i in range(width):
-                        row[i] = least[i]
+                        near[i] = least[i]
 
 
 @_compile()
@@ -361,5 +369,7 @@ def _bound(
             least[i] = cost if cost < least[i] else least[i]
     lowest, highest = minimizers[0], minimizers[0]
     for i in range(_LANES):
-        lowest, highest = min(lowest, minimizers[i]), max(highest, minimizers[i])
+        minimizer = minimizers[i]
+        lowest = minimizer if minimizer < lowest else lowest
+        highest = minimizer if minimizer > highest else highest
     return lowest, highest
