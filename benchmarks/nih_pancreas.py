@@ -78,7 +78,8 @@ def make_store(data: Path | None, out: Path, size: int | None) -> Path:
     """Return a store of the phantom, or of a data set; one that is already a store is taken as it is."""
     if data is not None and find_cases(data):
         return data
-    store = out / "store"
+    # Tables and pictures take its name.
+    store = out / "store" / ("phantom" if data is None else data.resolve().name)
     if data is not None:
         prepare(data, store, size=size)
         return store
@@ -190,7 +191,7 @@ def main(
                 config = replace(common, fold=int(fold), training=budget(loss, model, epochs, learning_rate, seed))
                 train_run(config, run, resume=resume and (run / CONFIG).exists())
                 runs.append(run)
-        evaluate(store, run=runs, out=out, checkpoint="last", dataset="phantom" if phantom else None)
+        evaluate(store, run=runs, out=out, checkpoint="last")
     except (OSError, ValueError) as error:
         raise typer.BadParameter(str(error)) from error
     except KeyboardInterrupt:

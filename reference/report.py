@@ -82,7 +82,7 @@ def write_tables(measured: Sequence[Measured], out: Path) -> str:
         _write(out / f"table{table.number}.csv", as_csv(list(table.columns), rows))
         _write(out / f"table{table.number}.tex", as_latex(table.title, list(table.columns), rows))
     header, rows = summary_rows(measured)
-    title = "All that was measured, after convergence: mean ± sd over cases"
+    title = "All that was measured, after convergence: mean ± sd over cases (2-D images have lost mm: pixels)"
     texts.append(as_text(title, header, rows))
     _write(out / "summary.csv", as_csv(header, rows))
     _write(out / "summary.tex", as_latex(title, header, rows))
