@@ -41,8 +41,8 @@ from reference.testing import EvaluationConfig, record_of
 LOSSES = {"region": (False, False), "region+boundary": (True, False), "mll": (True, True)}
 """Loss of the MLL model → whether it has the boundary term, whether it has the pixel term."""
 
-PHANTOMS, PHANTOM_SIZE, PHANTOM_DEPTH = 16, 72, 20
-PHANTOM_WIDTH, PHANTOM_EPOCHS, PHANTOM_RATE = 8, 6, 1e-3
+PHANTOMS, PHANTOM_SIZE, PHANTOM_DEPTH = 12, 64, 16
+PHANTOM_WIDTH, PHANTOM_EPOCHS, PHANTOM_RATE = 8, 5, 1e-3
 RESULTS = "results.json"
 
 
@@ -147,7 +147,7 @@ def main(
         int | None, typer.Option(min=32, help="Pixels of a slice's longer side. [default: as they are]")
     ] = None,
     epochs: Annotated[
-        int | None, typer.Option(min=1, help="[default: 20, for mln 25, as in the paper; 6 for the phantom]")
+        int | None, typer.Option(min=1, help="[default: 20, for mln 25, as in the paper; 5 for the phantom]")
     ] = None,
     learning_rate: Annotated[
         float | None, typer.Option(help="Adam's, at first. [default: 1e-5, as in the paper; 1e-3 for the phantom]")
