@@ -39,7 +39,7 @@ def test_parts_make_the_whole(
         yield from (slice(start, start + 4) for start in range(0, values.shape[2], 4))
 
     monkeypatch.setattr(_voxel_sums_torch, "_parts", in_parts)
-    sums = _FusedSums.apply(*arguments)
+    sums = torch.stack(_FusedSums.apply(*arguments))
     torch.testing.assert_close(sums, whole)
     torch.testing.assert_close(torch.autograd.grad(sums, logits, by_sums)[0], expected)
 
@@ -161,8 +161,8 @@ def test_a_nan_is_seen_unless_it_is_masked(channels: int) -> None:
 @pytest.mark.parametrize("dtype", [torch.bool, torch.uint8, torch.int64, torch.float32])
 @pytest.mark.parametrize("channels", [1, 2])
 def test_memory_is_little_more_than_the_gradient(dtype: torch.dtype, channels: int) -> None:
-    logits = torch.randn(1, channels, 512, 512, requires_grad=True)
-    target = torch.randint(2, (1, channels if dtype.is_floating_point else 1, 512, 512)).to(dtype)
+    logits = torch.randn(1, channels, 1024, 1024, requires_grad=True)
+    target = torch.randint(2, (1, channels if dtype.is_floating_point else 1, 1024, 1024)).to(dtype)
     for loss in (dice_loss, cross_entropy_loss, dice_ce_loss):
         loss(logits, target).backward()
         logits.grad = None

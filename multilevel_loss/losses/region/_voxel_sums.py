@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from types import ModuleType
 from typing import Any, NamedTuple, cast
 
@@ -66,10 +66,10 @@ def voxel_sums(
         weight = counts if weight is None else weight * counts
     weight, field = (None if each is None else each.flatten(2) for each in (weight, field))
     few = logits.numel() < 2**16  # memory is no matter, nor the kernels worth their compilation
-    compute: Callable[..., Tensor]
+    compute: Callable[..., Iterable[Tensor]]
     compute = _voxel_sums_torch.whole_sums if few or torch.compiler.is_compiling() else _FusedSums.apply
     sums = compute(logits.flatten(2), prepared.truth.flatten(2), weight, field, *options)
-    overlap, predicted, squares, members, positive, negative, above, below = sums.unbind()
+    overlap, predicted, squares, members, positive, negative, above, below = sums
     number = math.prod(logits.shape[2:])
     voxels = torch.full_like(members, number) if weight is None else weight.sum(2).expand_as(members)
     result = VoxelSums(overlap, predicted, squares, members, voxels, positive, negative, above, below)
@@ -79,7 +79,7 @@ def voxel_sums(
 
 
 class _FusedSums(torch.autograd.Function):
-    """The sums of logits (B, C, N), (8, B, C) in the order of VoxelSums without `voxels`.
+    """The sums of logits (B, C, N), eight of (B, C) in the order of VoxelSums without `voxels`.
 
     Nothing as large as the logits is kept: the way back computes the activation again, which takes less time than
     to write it to memory and read it.
@@ -88,17 +88,23 @@ class _FusedSums(torch.autograd.Function):
     @staticmethod
     def forward(
         ctx: Any, logits: Tensor, truth: Tensor, weight: Tensor | None, field: Tensor | None, *options: bool | float
-    ) -> Tensor:
+    ) -> tuple[Tensor, ...]:
         ctx.options = options
         ctx.save_for_backward(logits, truth, weight, field)
-        sums: Tensor = _kernels(logits).sums(logits, truth, weight, field, *options)
+        ctx.set_materialize_grads(False)
+        sums: tuple[Tensor, ...] = _kernels(logits).sums(logits, truth, weight, field, *options).unbind()
+        ctx.mark_non_differentiable(sums[2], sums[3])
         return sums
 
     @staticmethod
     @once_differentiable
-    def backward(ctx: Any, by_sums: Tensor) -> tuple[Tensor | None, ...]:
+    def backward(ctx: Any, *by_sums: Tensor | None) -> tuple[Tensor | None, ...]:
         logits, *others = ctx.saved_tensors
-        gradient = _kernels(logits).gradient(logits, *others, *ctx.options, by_sums)
+        by = logits.new_zeros(len(by_sums), *logits.shape[:2])
+        for each, given in zip(by, by_sums, strict=True):
+            if given is not None:
+                each.copy_(given)
+        gradient = _kernels(logits).gradient(logits, *others, *ctx.options, by)
         return gradient, None, None, None, None, None, None
 
 

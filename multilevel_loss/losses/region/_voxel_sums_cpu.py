@@ -15,6 +15,7 @@ from torch import Tensor
 from multilevel_loss._numba import compiled, run
 
 _BLOCK = 1024  # voxels of a class
+_PER_WORK = 8  # voxels that take as long as one element of the distance maps, for which threads are counted
 _ITEM = 2**15  # voxels of a sample whose sums are added up by one thread
 
 _Reals = NDArray[np.float32]
@@ -38,7 +39,7 @@ def sums(
     items = -(-voxels // _ITEM)
     of_items = np.zeros((batch * items, 8, channels))
     arrays = _arrays(logits, truth, weight, field)
-    run(_forward, batch * items, logits.numel(), *arrays, softmax, squared, *_focusing(gamma), of_items)
+    run(_forward, batch * items, logits.numel() // _PER_WORK, *arrays, softmax, squared, *_focusing(gamma), of_items)
     result = of_items.reshape(batch, items, 8, channels).sum(1).transpose(1, 0, 2)
     return torch.from_numpy(result.astype(np.float32))
 
@@ -58,7 +59,7 @@ def gradient(
     result = torch.empty(logits.shape)
     arrays, by = _arrays(logits, truth, weight, field), by_sums.contiguous().numpy()
     count = batch * -(-voxels // _ITEM)
-    run(_backward, count, logits.numel(), *arrays, softmax, squared, *_focusing(gamma), by, result.numpy())
+    run(_backward, count, logits.numel() // _PER_WORK, *arrays, softmax, squared, *_focusing(gamma), by, result.numpy())
     return result
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from multilevel_loss._checks import Mode, Reduction, Spacing, check_number, check_spacing
@@ -82,11 +83,31 @@ def cross_entropy_loss(
     """
     prepared = prepare(input, target, mode=mode, ignore_index=ignore_index, mask=mask)
     first = first_of_cross_entropy(prepared, include_background)
+    shared = isinstance(input, Prepared)
+    plain = not (balance or first or shared) and all(each is None for each in (voxel_weight, class_mask, weight))
+    if plain and reduction in ("mean", "sum") and _is_quicker_in_torch(prepared):
+        return _of_torch(prepared, reduction)
     weight_of_voxel = None if voxel_weight is None else _check_voxel_weight(voxel_weight, prepared)
     of = cross_entropy(prepared, first, reduction, weight=weight_of_voxel)
     if balance:
         of = _balanced(of)
     return reduce_weighted(of.loss, of.weight, class_weights(weight, class_mask, prepared.logits, first), reduction)
+
+
+def _is_quicker_in_torch(prepared: Prepared) -> bool:
+    """Whether torch's own cross entropy takes the target as it is, and less time."""
+    if torch.compiler.is_compiling():
+        return False
+    logits, truth = prepared.logits, prepared.truth
+    few = logits.device.type == "cpu" and 0 < logits.numel() < 2**20 and prepared.mask is None
+    return few and (prepared.mode != "multiclass" or (truth.shape[1] == 1 and not truth.is_floating_point()))
+
+
+def _of_torch(prepared: Prepared, reduction: str) -> Tensor:
+    if prepared.mode == "multiclass":
+        return F.cross_entropy(prepared.logits, prepared.truth.squeeze(1).long(), reduction=reduction)
+    # Without a mask, labels of one class are its memberships.
+    return F.binary_cross_entropy_with_logits(prepared.logits, prepared.truth.to(prepared.logits), reduction=reduction)
 
 
 def _balanced(of: CrossEntropy) -> CrossEntropy:
