@@ -12,6 +12,8 @@ from multilevel_loss._checks import Mode
 from multilevel_loss._module import Loss
 from multilevel_loss._targets import prepare
 from multilevel_loss.losses._scheduled import ScheduledLoss, check_term, check_weight, weighted_sum
+from multilevel_loss.losses.region.cross_entropy import CrossEntropyLoss
+from multilevel_loss.losses.region.focal import FocalLoss
 from multilevel_loss.schedules import Schedule
 
 _SHARED = ("mode", "ignore_index", "mask", "reduction")
@@ -102,9 +104,12 @@ class CombinedLoss(ScheduledLoss):
         if not any(weights.values()):
             raise ValueError(f"expected a term whose weight is not 0 in epoch {self.epoch}, got {weights}")
         prepared = prepare(input, target, mode=self.mode, ignore_index=self.ignore_index, mask=mask)
-        components = {
-            name: term(prepared, target, **{o: options[o] for o in options.keys() & self._known[name]})
-            for name, term in self.terms.items()
+        # Cross entropies first: the sums that they are made of hold those of the overlap losses.
+        first = [name for name, term in self.terms.items() if isinstance(term, (CrossEntropyLoss, FocalLoss))]
+        made = {
+            name: self.terms[name](prepared, target, **{o: options[o] for o in options.keys() & self._known[name]})
+            for name in dict.fromkeys([*first, *self.terms])
             if weights[name] != 0
         }
+        components = {name: made[name] for name in self.terms if name in made}
         return weighted_sum(components, weights, self.return_components)
