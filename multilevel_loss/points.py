@@ -6,8 +6,6 @@ of W lies at (i + ½) / W. They mean the same place on every grid that covers th
 
 from __future__ import annotations
 
-from itertools import product
-
 import torch
 import torch.nn.functional as F
 from torch import Tensor
@@ -207,21 +205,16 @@ def _rand(
 def _neighbours(point_coords: Tensor, field: Tensor) -> tuple[Tensor, Tensor]:
     """Return the flat index and the share, each (B, 1, K, P), of the K cell centres around each point of a field."""
     _check_coords(point_coords, field)
-    axes = []
+    index = torch.zeros((len(point_coords), 1, 1), dtype=torch.int64, device=point_coords.device)
+    share = torch.ones_like(index, dtype=point_coords.dtype)
     for axis, size in enumerate(field.shape[2:]):
         position = (point_coords[..., -1 - axis] * size - 0.5).clamp(0, size - 1)
         below = position.long()
-        above = (below + 1).clamp_max(size - 1)
         fraction = position - below
-        axes.append(((below, 1 - fraction), (above, fraction)))
-    indices, shares = [], []
-    for corner in product(*axes):
-        index, share = corner[0]
-        for (cell, part), size in zip(corner[1:], field.shape[3:], strict=True):
-            index, share = index * size + cell, share * part
-        indices.append(index)
-        shares.append(share)
-    return torch.stack(indices, 1).unsqueeze(1), torch.stack(shares, 1).unsqueeze(1)
+        cells = torch.stack([below, (below + 1).clamp_max(size - 1)], 1)
+        index = (index.unsqueeze(2) * size + cells.unsqueeze(1)).flatten(1, 2)
+        share = (share.unsqueeze(2) * torch.stack([1 - fraction, fraction], 1).unsqueeze(1)).flatten(1, 2)
+    return index.unsqueeze(1), share.unsqueeze(1)
 
 
 def _cells(field: Tensor, index: Tensor) -> Tensor:
