@@ -56,6 +56,13 @@ def test_noise_equals_brute_force(shape: tuple[int, ...], inner: bool) -> None:
         assert_exact(torch.rand(shape) < density, None, inner)
 
 
+# About the powers of two that blocks are made of, and a prime; long rows alone, for the interpreter is slow on columns.
+@pytest.mark.parametrize("inner", [True, False])
+@pytest.mark.parametrize("side", [1023, 1024, 1025, 2048, 2053])
+def test_long_rows_equal_brute_force(side: int, inner: bool) -> None:
+    assert_exact(torch.rand(1, 2, side) < 0.02, None, inner)
+
+
 @pytest.mark.parametrize("inner", [True, False])
 @pytest.mark.parametrize("shape", SHAPES[:5], ids=str)
 def test_every_sample_has_its_own_spacing(shape: tuple[int, ...], inner: bool) -> None:
