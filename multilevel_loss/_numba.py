@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import ctypes
 import functools
 import os
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from itertools import pairwise
+from pathlib import Path
 from typing import Any, TypeVar, cast
 
 import numba
@@ -14,8 +16,10 @@ import torch
 
 _Function = TypeVar("_Function", bound=Callable[..., Any])
 
-_WORTH_A_THREAD = 2**16  # items that keep a core busy for longer than it takes to wake a thread
+_WORTH_A_THREAD = 2**14  # items that keep a core busy for longer than it takes to wake a thread
 _PIECES = 4  # for each thread, so that none waits long for another
+_PROCESS = os.getpid()  # where this is imported: threads do not survive a fork
+_Task = ctypes.CFUNCTYPE(None, ctypes.c_void_p)
 
 
 def compiled(*, fastmath: set[str] | bool = False) -> Callable[[_Function], _Function]:
@@ -43,27 +47,46 @@ def run(kernel: Callable[..., object], count: int, work: int, *arguments: object
         kernel(0, count, *arguments)
         return
     pieces = min(count, _PIECES * threads)
-    waiting = list(pairwise(count * piece // pieces for piece in range(pieces + 1)))
+    turns = iter(list(pairwise(count * piece // pieces for piece in range(pieces + 1))))
+    failures: list[BaseException] = []
 
-    def take_turns() -> None:
-        while True:
-            try:
-                piece = waiting.pop()
-            except IndexError:
-                return
-            kernel(*piece, *arguments)
+    def take_turns(_: object = None) -> None:
+        try:
+            for turn in turns:
+                kernel(*turn, *arguments)
+        except BaseException as error:  # an exception does not pass through C
+            failures.append(error)
 
-    others = [_pool().submit(take_turns) for _ in range(threads - 1)]
-    take_turns()
-    for other in others:
-        if not other.cancel():  # on a busy machine a thread may not have begun by the time that all is done
-            other.result()
+    process = os.getpid()
+    team = _team_of_torch() if process == _PROCESS else None
+    if team is not None:
+        team(_Task(take_turns), None, threads, 0)
+    else:
+        others = [_pool(process).submit(take_turns) for _ in range(threads - 1)]
+        take_turns()
+        for other in others:
+            if not other.cancel():  # on a busy machine a thread may not have begun by the time that all is done
+                other.result()
+    if failures:
+        raise failures[0]
 
 
 @functools.cache
-def _pool() -> ThreadPoolExecutor:
+def _team_of_torch() -> Callable[..., None] | None:
+    """Return what calls a function in several of the OpenMP threads of torch, or None where these are out of reach.
+
+    They wait for their next work by spinning, so that a thread of our own would have to share a core with them.
+    """
+    library = Path(torch.__file__).parent / "lib" / "libtorch_cpu.so"
+    try:
+        call = ctypes.CDLL(str(library)).GOMP_parallel
+    except (OSError, AttributeError):  # no Linux, or an OpenMP of another kind
+        return None
+    call.argtypes, call.restype = (_Task, ctypes.c_void_p, ctypes.c_uint, ctypes.c_uint), None
+    return call
+
+
+@functools.cache
+def _pool(process: int) -> ThreadPoolExecutor:
+    """Return the threads of one process."""
     return ThreadPoolExecutor(os.cpu_count())
-
-
-if hasattr(os, "register_at_fork"):  # threads do not survive a fork
-    os.register_at_fork(after_in_child=_pool.cache_clear)
