@@ -106,11 +106,12 @@ def check_labels(name: str, labels: Tensor, num_classes: int) -> None:
     if labels.device.type != "cpu":
         torch._assert_async((lowest >= 0) & (highest < num_classes), rule)
         return
-    if lowest < 0 or highest >= num_classes:
+    least, most = int(lowest), int(highest)
+    if least < 0 or most >= num_classes:
         hint = ""
-        if highest == 255:
+        if most == 255:
             hint = f"; for a 0/255 mask pass `{name} > 127`, for ignored voxels `ignore_index=255`"
-        raise ValueError(f"{rule}, got values from {int(lowest)} to {int(highest)}{hint}")
+        raise ValueError(f"{rule}, got values from {least} to {most}{hint}")
 
 
 def check_memberships(name: str, memberships: Tensor) -> None:

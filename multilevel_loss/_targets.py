@@ -7,6 +7,9 @@ from torch import Tensor
 
 from multilevel_loss._checks import Mode, check_input, check_labels, check_memberships, resolve_mode
 
+FEW = 2**16
+"""Elements below which the kernels of the CPU are not worth their compilation."""
+
 
 class Prepared:
     """Logits and class memberships in one form, and the voxels that count.

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from types import ModuleType
 from typing import Any, NamedTuple, cast
 
@@ -11,8 +11,9 @@ import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
-from multilevel_loss._targets import Prepared
+from multilevel_loss._targets import FEW, Prepared
 from multilevel_loss.losses.region import _voxel_sums_torch
+from multilevel_loss.points import disposable
 
 
 class VoxelSums(NamedTuple):
@@ -64,14 +65,14 @@ def voxel_sums(
     if prepared.mask is not None:
         counts = prepared.mask.to(logits.dtype)
         weight = counts if weight is None else weight * counts
-    weight, field = (None if each is None else each.flatten(2) for each in (weight, field))
-    few = logits.numel() < 2**16  # memory is no matter, nor the kernels worth their compilation
-    compute: Callable[..., Iterable[Tensor]]
-    compute = _voxel_sums_torch.whole_sums if few or torch.compiler.is_compiling() else _FusedSums.apply
-    sums = compute(logits.flatten(2), prepared.truth.flatten(2), weight, field, *options)
+    sums: Iterable[Tensor]
+    if logits.numel() < FEW or torch.compiler.is_compiling():
+        sums = _voxel_sums_torch.whole_sums(*_flat(logits, prepared.truth, weight, field), *options)
+    else:
+        sums = _FusedSums.apply(logits, prepared.truth, weight, field, *options)  # type: ignore[no-untyped-call]
     overlap, predicted, squares, members, positive, negative, above, below = sums
     number = math.prod(logits.shape[2:])
-    voxels = torch.full_like(members, number) if weight is None else weight.sum(2).expand_as(members)
+    voxels = torch.full_like(members, number) if weight is None else weight.flatten(2).sum(2).expand_as(members)
     result = VoxelSums(overlap, predicted, squares, members, voxels, positive, negative, above, below)
     if shared:
         prepared.sums[squared, gamma] = result
@@ -79,7 +80,7 @@ def voxel_sums(
 
 
 class _FusedSums(torch.autograd.Function):
-    """The sums of logits (B, C, N), eight of (B, C) in the order of VoxelSums without `voxels`.
+    """The sums of logits (B, C, *spatial), eight of (B, C) in the order of VoxelSums without `voxels`.
 
     Nothing as large as the logits is kept: the way back computes the activation again, which takes less time than
     to write it to memory and read it.
@@ -92,7 +93,7 @@ class _FusedSums(torch.autograd.Function):
         ctx.options = options
         ctx.save_for_backward(logits, truth, weight, field)
         ctx.set_materialize_grads(False)
-        sums: tuple[Tensor, ...] = _kernels(logits).sums(logits, truth, weight, field, *options).unbind()
+        sums: tuple[Tensor, ...] = _kernels(logits).sums(*_flat(logits, truth, weight, field), *options).unbind()
         ctx.mark_non_differentiable(sums[2], sums[3])
         return sums
 
@@ -104,8 +105,16 @@ class _FusedSums(torch.autograd.Function):
         for each, given in zip(by, by_sums, strict=True):
             if given is not None:
                 each.copy_(given)
-        gradient = _kernels(logits).gradient(logits, *others, *ctx.options, by)
-        return gradient, None, None, None, None, None, None
+        gradient = _kernels(logits).gradient(*_flat(logits, *others), *ctx.options, by)
+        return disposable(gradient.view(logits.shape)), None, None, None, None, None, None
+
+
+def _flat(
+    logits: Tensor, truth: Tensor, weight: Tensor | None, field: Tensor | None
+) -> tuple[Tensor, Tensor, Tensor | None, Tensor | None]:
+    """Return tensors (B, C, *spatial) as (B, C, N)."""
+    weight, field = (None if each is None else each.flatten(2) for each in (weight, field))
+    return logits.flatten(2), truth.flatten(2), weight, field
 
 
 def _kernels(logits: Tensor) -> ModuleType:

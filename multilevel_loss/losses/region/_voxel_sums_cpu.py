@@ -14,13 +14,14 @@ from torch import Tensor
 
 from multilevel_loss._numba import compiled, run
 
-_BLOCK = 1024  # voxels of a class
+_BLOCK = 2048  # voxels of a class
 _PER_WORK = 8  # voxels that take as long as one element of the distance maps, for which threads are counted
 _ITEM = 2**15  # voxels of a sample whose sums are added up by one thread
 
 _Reals = NDArray[np.float32]
 _TINY = np.finfo(np.float32).tiny
 _ZERO, _HALF, _ONE, _TWO = (np.float32(value) for value in (0, 0.5, 1, 2))
+_NO_LABELS, _NO_REALS = np.empty((0, 0, 0), np.uint8), np.empty((0, 0, 0), np.float32)
 _kernel = compiled(fastmath={"contract"})  # multiply and add in one instruction
 _reduces = compiled(fastmath={"contract", "reassoc"})  # and add up a row in any order, as torch does
 
@@ -40,8 +41,7 @@ def sums(
     of_items = np.zeros((batch * items, 8, channels))
     arrays = _arrays(logits, truth, weight, field)
     run(_forward, batch * items, logits.numel() // _PER_WORK, *arrays, softmax, squared, *_focusing(gamma), of_items)
-    result = of_items.reshape(batch, items, 8, channels).sum(1).transpose(1, 0, 2)
-    return torch.from_numpy(result.astype(np.float32))
+    return torch.from_numpy(of_items).view(batch, items, 8, channels).sum(1).float().transpose(0, 1)
 
 
 def gradient(
@@ -72,12 +72,12 @@ def _arrays(
         memberships = truth.float()
     else:
         labels = truth.view(torch.uint8) if truth.dtype == torch.bool else truth.to(torch.uint8)
-    of_labels = np.empty((0, 0, 0), np.uint8) if labels is None else labels.contiguous().numpy()
+    of_labels = _NO_LABELS if labels is None else labels.contiguous().numpy()
     return _reals(logits), of_labels, _reals(memberships), _reals(weight), _reals(field)
 
 
 def _reals(tensor: Tensor | None) -> _Reals:
-    return np.empty((0, 0, 0), np.float32) if tensor is None else tensor.detach().contiguous().numpy()
+    return _NO_REALS if tensor is None else tensor.detach().contiguous().numpy()
 
 
 def _focusing(gamma: float | None) -> tuple[bool, np.float32]:
@@ -124,9 +124,15 @@ def _log(x: np.float32) -> np.float32:
 
 @_kernel
 def _log1p(x: np.float32) -> np.float32:
-    """Return log(1 + x) for x from 0 to 1, exact to the relative rounding where x is lost in 1 + x."""
-    y = _ONE + x
-    return x if y == _ONE else _log(y) * (x / (y - _ONE))
+    """Return log(1 + x) for x from 0 to 1, 2 artanh(x / (2 + x)), to a few units in the last place however small x."""
+    s = x / (_TWO + x)
+    z = s * s
+    y = np.float32(0.28178335)
+    y = y * z + np.float32(0.27960603)
+    y = y * z + np.float32(0.4002491)
+    y = y * z + np.float32(0.66666315)
+    y = y * z + _TWO
+    return y * s
 
 
 # A function for each loop over a row: of loops within loops the compiler makes no vector instructions. And no slice is
@@ -145,11 +151,11 @@ def _counts(v: _Reals, w: _Reals, p: _Reals) -> tuple[np.float32, np.float32, np
 
 
 @_reduces
-def _dot(x: _Reals, y: _Reals, z: _Reals) -> np.float32:
-    """Return Σ x·y·z."""
+def _squares(w: _Reals, x: _Reals) -> np.float32:
+    """Return Σ w·x²."""
     result = _ZERO
     for j in range(x.size):
-        result += x[j] * y[j] * z[j]
+        result += w[j] * x[j] * x[j]
     return result
 
 
@@ -161,6 +167,18 @@ def _sides(w: _Reals, p: _Reals, field: _Reals) -> tuple[np.float32, np.float32]
         above += w[j] * p[j] * max(field[j], _ZERO)
         below += w[j] * p[j] * min(field[j], _ZERO)
     return above, below
+
+
+@_reduces
+def _entropies(
+    v: _Reals, w: _Reals, x: _Reals, greatest: _Reals, log_total: _Reals, focus: _Reals, other_focus: _Reals
+) -> tuple[np.float32, np.float32]:
+    """Return Σ w·v·focus·(−log p) and Σ w·(1−v)·other_focus·(−log(1−p)), by way of logits, which cannot underflow."""
+    positive = negative = _ZERO
+    for j in range(x.size):
+        positive += w[j] * v[j] * focus[j] * ((greatest[j] - x[j]) + log_total[j])
+        negative += w[j] * (_ONE - v[j]) * other_focus[j] * (greatest[j] + log_total[j])
+    return positive, negative
 
 
 @_kernel
@@ -183,27 +201,15 @@ def _complement(x: _Reals, out: _Reals) -> None:
 
 
 @_kernel
-def _multiply(by: _Reals, out: _Reals) -> None:
-    for j in range(by.size):
-        out[j] *= by[j]
-
-
-@_kernel
 def _add(x: _Reals, out: _Reals) -> None:
     for j in range(x.size):
         out[j] += x[j]
 
 
 @_kernel
-def _add_products(factor: np.float32, x: _Reals, y: _Reals, z: _Reals, out: _Reals) -> None:
+def _subtract_product(x: _Reals, y: _Reals, out: _Reals) -> None:
     for j in range(x.size):
-        out[j] += factor * x[j] * y[j] * z[j]
-
-
-@_kernel
-def _add_sides(above: np.float32, below: np.float32, w: _Reals, p: _Reals, field: _Reals, out: _Reals) -> None:
-    for j in range(p.size):
-        out[j] += (above if field[j] > _ZERO else below) * field[j] * w[j] * p[j]
+        out[j] -= x[j] * y[j]
 
 
 @_kernel
@@ -261,48 +267,46 @@ def _log1p_all(out: _Reals) -> None:
 
 
 @_kernel
-def _entropy(x: _Reals, greatest: _Reals, log_total: _Reals, out: _Reals) -> None:
-    """Write −log p, by way of the greatest logit, which cannot underflow."""
-    for j in range(x.size):
-        out[j] = (greatest[j] - x[j]) + log_total[j]
-
-
-@_kernel
 def _focus(p: _Reals, gamma: np.float32, out: _Reals) -> None:
-    """Multiply by (1 − p)^γ."""
-    if gamma == _TWO:
+    """Write (1 − p)^γ."""
+    if gamma == _ZERO:
+        _fill(_ONE, out)
+    elif gamma == _TWO:
         for j in range(p.size):
-            out[j] *= (_ONE - p[j]) * (_ONE - p[j])
-    elif gamma != _ZERO:
+            out[j] = (_ONE - p[j]) * (_ONE - p[j])
+    else:
         for j in range(p.size):
-            out[j] *= _exp(gamma * _log(max(_ONE - p[j], _TINY)))
+            out[j] = _exp(gamma * _log(max(_ONE - p[j], _TINY)))
 
 
 @_kernel
 def _slope(p: _Reals, gamma: np.float32, out: _Reals) -> None:
-    """Write the derivative of (1 − p)^γ·(−log p) by log p."""
-    if gamma == _ZERO:
-        _fill(-_ONE, out)
-        return
+    """Multiply by the derivative of −(1 − p)^γ·log p by log p, for γ > 0, divided by (1 − p)^γ."""
     for j in range(p.size):
         # Where p underflows, p·log p is 0 whatever stands for the logarithm; −log p / (1−p) goes to 1 as p does.
-        out[j] = gamma * p[j] * _log(min(max(p[j], _TINY), _ONE)) / max(_ONE - p[j], _TINY) - _ONE
-    _focus(p, gamma, out)
+        out[j] *= gamma * p[j] * _log(min(max(p[j], _TINY), _ONE)) / max(_ONE - p[j], _TINY) - _ONE
 
 
 @_kernel
-def _by_log_p(
-    v: _Reals, w: _Reals, p: _Reals, by_overlap: np.float32, by_sum: np.float32, by_squares: np.float32, out: _Reals
-) -> None:
-    """Write the gradient of by_overlap·Σ w·v·p + by_sum·Σ w·p + by_squares·Σ w·p² by log p."""
+def _gradient(
+    v: _Reals, w: _Reals, p: _Reals, rest: _Reals, slope: _Reals, other_slope: _Reals,
+    by_overlap: np.float32, by_sum: np.float32, by_squares: np.float32, by_positive: np.float32,
+    by_negative: np.float32, out: _Reals,
+) -> None:  # fmt: skip
+    """Write the gradient by a logit where `rest` is 1 − p, that by log p where it is 1."""
     for j in range(p.size):
-        out[j] = w[j] * (by_overlap * v[j] + by_sum + _TWO * by_squares * p[j]) * p[j]
+        by_p = by_overlap * v[j] + by_sum + _TWO * by_squares * p[j]
+        of_members = (by_p * p[j] + by_positive * v[j] * slope[j]) * rest[j]
+        out[j] = w[j] * (of_members - by_negative * (_ONE - v[j]) * other_slope[j] * p[j])
 
 
 @_kernel
-def _subtract_product(x: _Reals, y: _Reals, out: _Reals) -> None:
-    for j in range(x.size):
-        out[j] -= x[j] * y[j]
+def _add_sides(
+    above: np.float32, below: np.float32, w: _Reals, p: _Reals, rest: _Reals, field: _Reals, out: _Reals
+) -> None:
+    """Add the gradient of the sums on both sides of a field, likewise."""
+    for j in range(p.size):
+        out[j] += (above if field[j] > _ZERO else below) * field[j] * w[j] * p[j] * rest[j]
 
 
 @_kernel
@@ -313,9 +317,8 @@ def _forward(
     """Write the sums of items `first` to `last`."""
     batch, channels, voxels = logits.shape
     items = sums.shape[0] // batch
-    scratch, rows = np.empty((8, _BLOCK), np.float32), np.empty((channels if softmax else 1, _BLOCK), np.float32)
+    scratch, rows = np.empty((7, _BLOCK), np.float32), np.empty((channels if softmax else 1, _BLOCK), np.float32)
     _fill(_ONE, scratch[0])
-    _fill(_ZERO, scratch[1])
     for item in range(first, last):
         b, of, begin = item // items, sums[item], item % items * _ITEM
         end = min(begin + _ITEM, voxels)
@@ -323,8 +326,8 @@ def _forward(
             stop = min(start + _BLOCK, end)
             n = stop - start
             w = weight[b, 0, start:stop] if weight.size else scratch[0, :n]
-            zeros, greatest, total = scratch[1, :n], scratch[2, :n], scratch[3, :n]
-            rest, others, loss = scratch[4, :n], scratch[5, :n], scratch[6, :n]
+            greatest, total, rest = scratch[1, :n], scratch[2, :n], scratch[3, :n]
+            focus, other_focus = scratch[4, :n], scratch[5, :n]
             if softmax:
                 _softmax(logits, b, start, stop, rows, greatest, total)
                 if entropy:
@@ -333,13 +336,13 @@ def _forward(
                 x, p = logits[b, c, start:stop], rows[c if softmax else 0, :n]
                 if not softmax:
                     _sigmoid(x, p, greatest, total)
-                v = truth[b, c, start:stop] if truth.size else scratch[7, :n]
+                v = truth[b, c, start:stop] if truth.size else scratch[6, :n]
                 if labels.size:
                     _equal(labels[b, 0, start:stop], c if channels > 1 else 1, v)
                 overlap, predicted, members = _counts(v, w, p)
                 of[0, c] += overlap
-                of[1, c] += _dot(w, p, p) if squared else predicted
-                of[2, c] += _dot(w, v, v) if squared else members
+                of[1, c] += _squares(w, p) if squared else predicted
+                of[2, c] += _squares(w, v) if squared else members
                 of[3, c] += members
                 if field.size:
                     above, below = _sides(w, p, field[b, c, start:stop])
@@ -347,16 +350,15 @@ def _forward(
                     of[7, c] += below
                 if not entropy:
                     continue
+                _focus(p, gamma, focus)
                 if not softmax:
                     _log1p_all(total)
                     _complement(p, rest)
-                    _complement(v, others)
-                    _entropy(zeros, greatest, total, loss)
-                    _focus(rest, gamma, loss)
-                    of[5, c] += _dot(w, others, loss)
-                _entropy(x, greatest, total, loss)
-                _focus(p, gamma, loss)
-                of[4, c] += _dot(w, v, loss)
+                    _focus(rest, gamma, other_focus)
+                positive, negative = _entropies(v, w, x, greatest, total, focus, other_focus)
+                of[4, c] += positive
+                if not softmax:
+                    of[5, c] += negative
 
 
 @_kernel
@@ -369,6 +371,9 @@ def _backward(
     items = (voxels + _ITEM - 1) // _ITEM
     scratch, rows = np.empty((7, _BLOCK), np.float32), np.empty((channels if softmax else 1, _BLOCK), np.float32)
     _fill(_ONE, scratch[0])
+    _fill(-_ONE, scratch[4])
+    _fill(-_ONE, scratch[5])
+    focused = entropy and gamma > _ZERO
     for item in range(first, last):
         b, begin = item // items, item % items * _ITEM
         end = min(begin + _ITEM, voxels)
@@ -376,8 +381,8 @@ def _backward(
             stop = min(start + _BLOCK, end)
             n = stop - start
             w = weight[b, 0, start:stop] if weight.size else scratch[0, :n]
-            greatest, total, slope = scratch[1, :n], scratch[2, :n], scratch[3, :n]
-            rest, others = scratch[4, :n], scratch[5, :n]
+            greatest, total, rest = scratch[1, :n], scratch[2, :n], scratch[0 if softmax else 3, :n]
+            slope, other_slope = scratch[4, :n], scratch[5, :n]
             if softmax:
                 _softmax(logits, b, start, stop, rows, greatest, total)
                 _fill(_ZERO, total)
@@ -385,27 +390,24 @@ def _backward(
                 p, g = rows[c if softmax else 0, :n], gradient[b, c, start:stop]
                 if not softmax:
                     _sigmoid(logits[b, c, start:stop], p, greatest, total)
+                    _complement(p, rest)
                 v = truth[b, c, start:stop] if truth.size else scratch[6, :n]
                 if labels.size:
                     _equal(labels[b, 0, start:stop], c if channels > 1 else 1, v)
-                by_predicted = by_sums[1, b, c]
-                by_sum, by_squares = (_ZERO, by_predicted) if squared else (by_predicted, _ZERO)
-                _by_log_p(v, w, p, by_sums[0, b, c], by_sum, by_squares, g)
-                if field.size:
-                    _add_sides(by_sums[6, b, c], by_sums[7, b, c], w, p, field[b, c, start:stop], g)
-                if entropy:
+                if focused:
+                    _focus(p, gamma, slope)
                     _slope(p, gamma, slope)
-                    _add_products(by_sums[4, b, c], w, v, slope, g)
+                    if not softmax:
+                        _focus(rest, gamma, other_slope)
+                        _slope(rest, gamma, other_slope)
+                by = by_sums[:, b, c]
+                by_sum, by_squares = (_ZERO, by[1]) if squared else (by[1], _ZERO)
+                by_positive, by_negative = by[4] if entropy else _ZERO, _ZERO if softmax or not entropy else by[5]
+                _gradient(v, w, p, rest, slope, other_slope, by[0], by_sum, by_squares, by_positive, by_negative, g)
+                if field.size:
+                    _add_sides(by[6], by[7], w, p, rest, field[b, c, start:stop], g)
                 if softmax:
                     _add(g, total)
-                    continue
-                _complement(p, rest)
-                _multiply(rest, g)
-                if entropy:
-                    _complement(v, others)
-                    _slope(rest, gamma, slope)
-                    _multiply(p, slope)
-                    _add_products(-by_sums[5, b, c], w, others, slope, g)
             if softmax:
                 for c in range(channels):
                     _subtract_product(rows[c, :n], total, gradient[b, c, start:stop])

@@ -11,7 +11,7 @@ from torch import Tensor
 from multilevel_loss._checks import Mode, Reduction, Spacing, check_number, check_spacing
 from multilevel_loss._module import as_module
 from multilevel_loss._reduce import class_weights, full_precision
-from multilevel_loss._targets import Prepared, prepare
+from multilevel_loss._targets import FEW, Prepared, prepare
 from multilevel_loss.distance.maps import distance_map
 from multilevel_loss.losses.region._cross_entropy import (
     CrossEntropy,
@@ -99,7 +99,7 @@ def _is_quicker_in_torch(prepared: Prepared) -> bool:
     if torch.compiler.is_compiling():
         return False
     logits, truth = prepared.logits, prepared.truth
-    few = logits.device.type == "cpu" and 0 < logits.numel() < 2**20 and prepared.mask is None
+    few = logits.device.type == "cpu" and 0 < logits.numel() < FEW and prepared.mask is None
     return few and (prepared.mode != "multiclass" or (truth.shape[1] == 1 and not truth.is_floating_point()))
 
 
