@@ -6,12 +6,17 @@ of W lies at (i + ½) / W. They mean the same place on every grid that covers th
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor
+from torch.autograd.function import once_differentiable
 
 from multilevel_loss._checks import Mode, check_input, check_number, resolve_mode
-from multilevel_loss._targets import memberships
+from multilevel_loss._targets import FEW, memberships
+
+_DISPOSABLE = "_is_disposable"
 
 
 def sample_points(field: Tensor, point_coords: Tensor, mask: Tensor | None = None) -> Tensor:
@@ -45,9 +50,63 @@ def sample_memberships(
     truth: Tensor, num_classes: int, point_coords: Tensor, mask: Tensor | None, dtype: torch.dtype
 ) -> Tensor:
     """Sample class memberships (B, C, P) as :func:`sample_points` does, of a label map (B, 1, *spatial) or of such."""
+    if mask is None and dtype == torch.float32 and _has_kernels(truth, point_coords):
+        from multilevel_loss import _points_cpu  # here, so that importing the package spares numba
+
+        if truth.dtype == torch.float32:
+            return _points_cpu.sample(truth, point_coords)
+        if truth.shape[1] == 1 and not truth.is_floating_point():
+            return _points_cpu.sample_labels(truth, num_classes, point_coords)
     index, share = _neighbours(point_coords, truth)
     values = memberships(_cells(truth, index), num_classes, dtype)
     return _interpolate(values, share, None if mask is None else _cells(mask, index))
+
+
+def joined_samples(field: Tensor, point_coords: Tensor, mask: Tensor | None) -> tuple[Tensor, Tensor]:
+    """Return the samples of :func:`sample_points`, and the field for all that is computed on it afterwards.
+
+    On a CPU the gradient of the samples is then added to what the others made, not made by itself and as large as
+    the field.
+    """
+    if mask is None and field.dtype == torch.float32 and _has_kernels(field, point_coords):
+        samples, field = _JoinedSamples.apply(field, point_coords)  # type: ignore[no-untyped-call]
+        return samples, field
+    return sample_points(field, point_coords, mask), field
+
+
+def disposable(gradient: Tensor) -> Tensor:
+    """Return a contiguous gradient that nothing else holds, marked so that the samples' may be added in place."""
+    setattr(gradient, _DISPOSABLE, True)
+    return gradient
+
+
+class _JoinedSamples(torch.autograd.Function):
+    """Samples (B, C, P) of a field, and the field."""
+
+    @staticmethod
+    def forward(ctx: Any, field: Tensor, point_coords: Tensor) -> tuple[Tensor, Tensor]:
+        from multilevel_loss import _points_cpu  # here, so that importing the package spares numba
+
+        _check_coords(point_coords, field)
+        ctx.save_for_backward(point_coords)
+        ctx.shape = field.shape
+        ctx.set_materialize_grads(False)
+        return _points_cpu.sample(field, point_coords), field.view_as(field)
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, by_samples: Tensor | None, by_field: Tensor | None) -> tuple[Tensor | None, None]:
+        from multilevel_loss import _points_cpu
+
+        if by_samples is None:
+            return by_field, None
+        (point_coords,) = ctx.saved_tensors
+        if by_field is None:
+            by_field = torch.zeros(ctx.shape)
+        elif not getattr(by_field, _DISPOSABLE, False):
+            by_field = by_field.clone(memory_format=torch.contiguous_format)
+        _points_cpu.scatter(by_samples, point_coords, by_field)
+        return by_field, None
 
 
 def nearest_points(field: Tensor, point_coords: Tensor) -> Tensor:
@@ -129,7 +188,7 @@ def uncertain_points(
             input.float(), (2 * candidates - 1).unsqueeze(1), padding_mode="border", align_corners=False
         ).squeeze(2)
     else:
-        logits = sample_points(input.float(), candidates, known)
+        logits, _ = joined_samples(input.float(), candidates, known)
     chosen = uncertainty(logits, mode).topk(num_uncertain, dim=1, sorted=False).indices
     kept = candidates.gather(1, chosen.unsqueeze(-1).expand(-1, -1, candidates.shape[-1]))
     return torch.cat([kept, fresh], 1)
@@ -233,6 +292,12 @@ def _interpolate(values: Tensor, share: Tensor, known: Tensor | None) -> Tensor:
         share = share / torch.where(total > 0, total, 1)
         values = values.masked_fill(~known, 0)
     return torch.sum(values * share, 2)
+
+
+def _has_kernels(field: Tensor, point_coords: Tensor) -> bool:
+    """Whether the kernels of the CPU take such tensors and are worth it."""
+    large = field.device.type == "cpu" and field.numel() >= FEW and point_coords.dtype == torch.float32
+    return large and not torch.compiler.is_compiling()
 
 
 def _check_coords(point_coords: Tensor, field: Tensor) -> None:

@@ -13,7 +13,7 @@ from multilevel_loss._module import as_module
 from multilevel_loss._reduce import class_weights, full_precision, reduce
 from multilevel_loss._targets import Prepared, prepare
 from multilevel_loss.losses.region._cross_entropy import first_of_cross_entropy
-from multilevel_loss.points import nearest_points, sample_memberships, sample_points, uncertain_points
+from multilevel_loss.points import joined_samples, nearest_points, sample_memberships, uncertain_points
 
 
 @full_precision
@@ -91,7 +91,8 @@ def uncertain_point_loss(
         )
     # Only on the grid of the target is it known which logits count.
     same_grid = prepared.logits.shape[2:] == prepared.truth.shape[2:]
-    logits = sample_points(prepared.logits, point_coords, prepared.mask if same_grid else None)
+    known = prepared.mask if same_grid else None
+    logits, prepared.logits = joined_samples(prepared.logits, point_coords, known)
     return point_cross_entropy(
         logits,
         prepared,

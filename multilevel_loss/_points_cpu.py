@@ -1,0 +1,170 @@
+"""Sampling at points on the CPU: numba kernels that do in one pass what takes torch some thirty operations."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from multilevel_loss._numba import compiled, run
+
+_BLOCK = 128  # points
+_PER_POINT = 16  # elements of the distance maps that take as long, for which threads are counted
+
+_Reals = NDArray[np.float32]
+_Integers = NDArray[np.int64]
+_ZERO, _HALF, _ONE = (np.float32(value) for value in (0, 0.5, 1))
+_kernel = compiled()
+
+
+def sample(field: Tensor, point_coords: Tensor) -> Tensor:
+    """Return what `points.sample_points` does of a field of float32, without a gradient."""
+    batch, channels, *grid = field.shape
+    result = torch.empty(batch, channels, point_coords.shape[1])
+    values, coords, sizes = _arrays(field, point_coords, grid)
+    run(
+        _sample,
+        batch * -(-point_coords.shape[1] // _BLOCK),
+        result.numel() * _PER_POINT,
+        values,
+        coords,
+        sizes,
+        result.numpy(),
+    )
+    return result
+
+
+def sample_labels(labels: Tensor, num_classes: int, point_coords: Tensor) -> Tensor:
+    """Return the memberships (B, C, P), float32, of the classes of a label map (B, 1, *spatial); C = 1 is label 1."""
+    result = torch.zeros(len(labels), num_classes, point_coords.shape[1])
+    bytes_of_bools = labels.view(torch.uint8) if labels.dtype == torch.bool else labels
+    values, coords, sizes = _arrays(bytes_of_bools, point_coords, labels.shape[2:])
+    run(
+        _sample_labels,
+        len(labels) * -(-point_coords.shape[1] // _BLOCK),
+        result.numel() * _PER_POINT,
+        values,
+        coords,
+        sizes,
+        result.numpy(),
+    )
+    return result
+
+
+def scatter(by_samples: Tensor, point_coords: Tensor, gradient: Tensor) -> None:
+    """Add to the contiguous gradient of a field that which its samples (B, C, P) have."""
+    values, coords, sizes = _arrays(gradient, point_coords, gradient.shape[2:])
+    # In one thread a sample, for points share cells.
+    run(
+        _scatter, len(gradient), by_samples.numel() * _PER_POINT, by_samples.contiguous().numpy(), coords, sizes, values
+    )
+
+
+def _arrays(field: Tensor, point_coords: Tensor, grid: Any) -> tuple[NDArray[Any], _Reals, _Integers]:
+    return field.flatten(2).detach().contiguous().numpy(), point_coords.contiguous().numpy(), np.array(grid)
+
+
+@_kernel
+def _split(position: NDArray[Any], size: int, below: NDArray[Any], fraction: _Reals) -> None:
+    """Write the cell before each coordinate in [0, 1] and how far it is on its way to the next."""
+    last = np.float32(size - 1)
+    for p in range(position.size):
+        x = position[p] * np.float32(size) - _HALF
+        x = x if x > _ZERO else _ZERO  # which takes NaN along
+        x = x if x < last else last
+        below[p] = np.int64(x)
+        fraction[p] = x - np.float32(below[p])
+
+
+@_kernel
+def _double(
+    size: int,
+    below: _Integers,
+    fraction: _Reals,
+    index: _Integers,
+    share: _Reals,
+    next_index: _Integers,
+    next_share: _Reals,
+) -> None:
+    """Divide each cell, with its share, in two along one more axis."""
+    for p in range(index.size):
+        above = min(below[p] + 1, size - 1)
+        next_index[p], next_share[p] = index[p] * size + above, share[p] * fraction[p]
+        index[p], share[p] = index[p] * size + below[p], share[p] * (_ONE - fraction[p])
+
+
+@_kernel
+def _neighbours(
+    coords: _Reals, sizes: _Integers, index: _Integers, share: _Reals, place: _Reals, below: _Integers
+) -> int:
+    """Write the flat indices (K, P) and the shares of the cells around points (P, D) and return K."""
+    points = len(coords)
+    for p in range(points):
+        index[0, p], share[0, p] = 0, _ONE
+    count = 1
+    for axis in range(sizes.size):
+        size = sizes[axis]
+        for p in range(points):
+            place[p] = coords[p, sizes.size - 1 - axis]
+        _split(place[:points], size, below, place)
+        for k in range(count):
+            _double(size, below, place, index[k, :points], share[k], index[count + k], share[count + k])
+        count *= 2
+    return count
+
+
+# Blocks of points, and for each a loop that does nothing but read the field: so the processor waits for many cells at
+# once, which are anywhere in memory.
+
+
+@_kernel
+def _sample(first: int, last: int, values: _Reals, coords: _Reals, sizes: _Integers, out: _Reals) -> None:
+    """Write the samples of blocks `first` to `last` of points."""
+    index, share = np.empty((8, _BLOCK), np.int64), np.empty((8, _BLOCK), np.float32)
+    place, below = np.empty(_BLOCK, np.float32), np.empty(_BLOCK, np.int64)
+    blocks = (coords.shape[1] + _BLOCK - 1) // _BLOCK
+    for block in range(first, last):
+        b, start = block // blocks, block % blocks * _BLOCK
+        block_coords = coords[b, start : start + _BLOCK]
+        count = _neighbours(block_coords, sizes, index, share, place, below)
+        for c in range(values.shape[1]):
+            field, samples = values[b, c], out[b, c, start : start + _BLOCK]
+            for p in range(samples.size):
+                total = _ZERO
+                for k in range(count):
+                    total += field[index[k, p]] * share[k, p]
+                samples[p] = total
+
+
+@_kernel
+def _sample_labels(first: int, last: int, labels: NDArray[Any], coords: _Reals, sizes: _Integers, out: _Reals) -> None:
+    """Add the shares of the cells of each class, likewise."""
+    index, share = np.empty((8, _BLOCK), np.int64), np.empty((8, _BLOCK), np.float32)
+    place, below = np.empty(_BLOCK, np.float32), np.empty(_BLOCK, np.int64)
+    channels, blocks = out.shape[1], (coords.shape[1] + _BLOCK - 1) // _BLOCK
+    for block in range(first, last):
+        b, start = block // blocks, block % blocks * _BLOCK
+        block_coords = coords[b, start : start + _BLOCK]
+        for k in range(_neighbours(block_coords, sizes, index, share, place, below)):
+            for p in range(len(block_coords)):
+                c = np.int64(labels[b, 0, index[k, p]]) - (1 if channels == 1 else 0)
+                if 0 <= c < channels:
+                    out[b, c, start + p] += share[k, p]
+
+
+@_kernel
+def _scatter(first: int, last: int, by_samples: _Reals, coords: _Reals, sizes: _Integers, out: _Reals) -> None:
+    """Add the gradient of samples `first` to `last` of the batch."""
+    index, share = np.empty((8, _BLOCK), np.int64), np.empty((8, _BLOCK), np.float32)
+    place, below = np.empty(_BLOCK, np.float32), np.empty(_BLOCK, np.int64)
+    for b in range(first, last):
+        for start in range(0, coords.shape[1], _BLOCK):
+            block_coords = coords[b, start : start + _BLOCK]
+            count = _neighbours(block_coords, sizes, index, share, place, below)
+            for c in range(by_samples.shape[1]):
+                for p in range(len(block_coords)):
+                    for k in range(count):
+                        out[b, c, index[k, p]] += share[k, p] * by_samples[b, c, start + p]
