@@ -16,7 +16,7 @@ import torch
 
 _Function = TypeVar("_Function", bound=Callable[..., Any])
 
-_WORTH_A_THREAD = 2**14  # items that keep a core busy for longer than it takes to wake a thread
+_WORTH_A_THREAD = 2**16  # items that keep a core busy for longer than it takes to wake a thread
 _PIECES = 4  # for each thread, so that none waits long for another
 _PROCESS = os.getpid()  # where this is imported: threads do not survive a fork
 _Task = ctypes.CFUNCTYPE(None, ctypes.c_void_p)

@@ -12,7 +12,7 @@ from torch import Tensor
 from multilevel_loss._numba import compiled, run
 
 _BLOCK = 128  # points
-_PER_POINT = 16  # elements of the distance maps that take as long, for which threads are counted
+_PER_POINT = 12  # elements of the distance maps that take as long, for which threads are counted
 
 _Reals = NDArray[np.float32]
 _Integers = NDArray[np.int64]

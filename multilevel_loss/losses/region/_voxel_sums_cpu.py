@@ -15,7 +15,7 @@ from torch import Tensor
 from multilevel_loss._numba import compiled, run
 
 _BLOCK = 2048  # voxels of a class
-_PER_WORK = 8  # voxels that take as long as one element of the distance maps, for which threads are counted
+_PER_WORK = 2  # voxels that take as long as one element of the distance maps, for which threads are counted
 _ITEM = 2**15  # voxels of a sample whose sums are added up by one thread
 
 _Reals = NDArray[np.float32]

@@ -4,15 +4,16 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from typing import get_args
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from multilevel_loss._checks import Mode, Reduction, check_number
+from multilevel_loss._checks import Mode, Reduction, check_choice, check_number
 from multilevel_loss._module import as_module
-from multilevel_loss._reduce import class_weights, full_precision, reduce, voxel_weights
-from multilevel_loss._targets import Prepared, prepare
+from multilevel_loss._reduce import class_weights, full_precision, voxel_weights
+from multilevel_loss._targets import FEW, Prepared, prepare
 from multilevel_loss.losses.region._cross_entropy import (
     first_of_cross_entropy,
     reduce_weighted,
@@ -69,7 +70,8 @@ def topk_loss(
 
     Note:
         Finite, with finite gradients, for any finite logits. The voxels are chosen without a gradient and without the
-        class weights. Where none is below the threshold the loss is 0.
+        class weights; where more are equally hard than are left to choose, they may share the gradient. Where none is
+        below the threshold the loss is 0.
 
     Example:
         >>> import torch
@@ -90,11 +92,14 @@ def topk_loss(
     first = first_of_cross_entropy(prepared, include_background)
     share = class_weights(weight, class_mask, prepared.logits, first)
     soft = prepared.truth.is_floating_point() or prepared.truth.shape[1] > 1
+    check_choice("reduction", reduction, get_args(Reduction))
     alike = prepared.mask is None and share is None and first == 0 and not (soft and prepared.mode == "multiclass")
     rows = (1 if batch else len(prepared.logits), -1)
     if alike and threshold is None and reduction != "none":
         values = _cross_entropies(prepared).reshape(rows)
-        return reduce(values.topk(_share_of(k, values), dim=1, sorted=False).values, None, reduction)
+        number = _share_of(k, values)
+        total = (values * hardest(values.detach(), number)).sum()
+        return total / max(len(values) * number, 1) if reduction == "mean" else total
     of = voxel_cross_entropy(prepared, first)
     loss, count = of.loss, of.weight
     of_class = voxel_weights(share, None, loss)
@@ -120,6 +125,23 @@ def _cross_entropies(prepared: Prepared) -> Tensor:
 def _share_of(k: float, values: Tensor) -> int:
     """Return how many are k % of a row of `values`: one at least, of any."""
     return max(int(values.shape[1] * k / 100), min(1, values.shape[1]))
+
+
+def hardest(values: Tensor, k: int) -> Tensor:
+    """Return the share of each element of (R, N), all at least 0, in the `k` greatest of its row.
+
+    It is 1 or 0, but for those that equal the least that is chosen: they share what is left to choose.
+    """
+    many = values.device.type == "cpu" and values.dtype == torch.float32 and values.numel() >= FEW
+    if many and not torch.compiler.is_compiling():
+        from multilevel_loss.losses.region import _hardest_cpu  # here, so that importing the package spares numba
+
+        return _hardest_cpu.hardest(values.contiguous(), k)
+    if k == 0:
+        return torch.zeros_like(values)
+    least = values.topk(k, dim=1, sorted=False).values.amin(1, keepdim=True)
+    above, equal = (values > least).to(values.dtype), (values == least).to(values.dtype)
+    return above + equal * ((k - above.sum(1, keepdim=True)) / equal.sum(1, keepdim=True))
 
 
 def _hardest(hardness: Tensor, counted: Tensor, k: float) -> Tensor:
