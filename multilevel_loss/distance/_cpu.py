@@ -3,6 +3,9 @@
 README.md beside this file derives the algorithm and its bounds. Every mask is viewed as (A, B, C), C contiguous: a
 plane as (1, H, W), a line as (1, 1, W). A box is (a0, a1, b0, b1, c0, c1), half-open. Kernels take the rows of a batch
 as (N · A · B, C), for an index of four dimensions takes numba much longer to compile.
+
+A slice takes numba several times as long to compile as an element, so elements are indexed where they lie; along C by
+np.uint64, for loops whose index might be negative are not vectorized. (uint64 and int64 make float64.)
 """
 
 from __future__ import annotations
@@ -17,6 +20,7 @@ from multilevel_loss._numba import run as _run
 
 _Bytes = NDArray[np.uint8]
 _Integers = NDArray[np.int64]
+_Indices = NDArray[np.int32]
 _Reals = NDArray[np.float32] | NDArray[np.float64]
 
 _LANES = 64  # neighbours along C that are minimized together: four AVX-512 or eight AVX registers of float32
@@ -41,15 +45,18 @@ def signed_distances(inside: Tensor, spacing: Tensor | None, inner: bool) -> Ten
     slabs, rows, strips = batch * size_a, batch * size_a * size_b, -(-size_c // _LANES)
 
     work = masks.size // 4  # voxels take so little that 512² are not worth a second thread
-    extents, boxes = np.empty((slabs, 2, 4), np.int64), np.empty((2, 2, batch, 6), np.int64)
-    _run(_find_extents, slabs, masks.size // 8, masks, size_b, extents)
-    scanned = _find_boxes(extents, np.array(shape), boxes)
+    seen, extents = np.zeros((slabs, 2, size_c), np.uint8), np.zeros((slabs, 2, 6), np.int64)
+    features, written = np.empty((2, 2, batch, 6), np.int64)
+    _run(_find_extents, slabs, masks.size // 8, masks, size_a, size_b, seen, extents)
+    if size_a > 1:
+        extents = extents.reshape(batch, size_a, 2, 6).max(1)
+    scanned = _find_boxes(extents, np.array(shape), features, written)
     # The nearest voxel of D is on ∂D, so distances to ∂D serve outside D, and inside if `inner`; otherwise the inside
     # is written a second time.
     for side in (1,) if inner else (1, 0):
         # Squares are kept where the distances will be, unless these are there already or float32 is too narrow.
         squares = out if exact and side else np.empty(masks.shape, np.float32 if exact else np.float64)
-        arguments = masks, size_a, size_b, steps, side, *boxes[side], squares
+        arguments = masks, size_a, size_b, steps, side, features[side], written[side], squares
         _run(_scan, rows, scanned, *arguments)
         if size_a > 1:
             _run(_minimize, batch * size_b * strips, work, *arguments, out, False)
@@ -58,73 +65,62 @@ def signed_distances(inside: Tensor, spacing: Tensor | None, inner: bool) -> Ten
 
 
 @_compile()
-def _find_extents(first: int, last: int, masks: _Bytes, size_b: int, extents: _Integers) -> None:
-    """Set extents[slab, side] to the (b0, b1, c0, c1) that bound the voxels equal to `side` in each slab."""
+def _find_extents(
+    first: int, last: int, masks: _Bytes, size_a: int, size_b: int, seen: _Bytes, extents: _Integers
+) -> None:
+    """Set extents[slab, side] to what bounds the voxels equal to `side` in each slab: (a0, a1, b0, b1, c0, c1).
+
+    Lows are counted from the far end, so that extents join by their maxima, and are 0, as they were, for no voxels.
+    """
     size_c = masks.shape[1]
-    some, every = np.empty(size_c, np.uint8), np.empty(size_c, np.uint8)
     for slab in range(first, last):
-        extent = extents[slab]
-        some[:] = 0
-        every[:] = 1
-        extent[:] = 0
+        zeros, ones = seen[slab, 0], seen[slab, 1]
+        extent_0, extent_1 = extents[slab, 0], extents[slab, 1]
         for b in range(size_b):
             row = masks[slab * size_b + b]
-            any_1 = np.uint8(0)
+            any_1, all_1 = np.uint8(0), np.uint8(1)
             for c in range(size_c):
                 any_1 |= row[c]
-            all_1 = any_1
+                all_1 &= row[c]
             if any_1:
-                for c in range(size_c):
-                    all_1 &= row[c]
-            for side in range(2):
-                if (any_1 if side else all_1) == side:
-                    extent[side, 0] = extent[side, 0] if extent[side, 1] else b
-                    extent[side, 1] = b + 1
+                extent_1[2], extent_1[3] = max(extent_1[2], size_b - b), b + 1
+            if not all_1:
+                extent_0[2], extent_0[3] = max(extent_0[2], size_b - b), b + 1
             if any_1 == all_1:
-                extent[any_1, 2], extent[any_1, 3] = 0, size_c
+                seen[slab, any_1, 0] = seen[slab, any_1, size_c - 1] = 1
             else:
                 for c in range(size_c):
-                    some[c] |= row[c]
-                    every[c] &= row[c]
+                    ones[c] |= row[c]
+                    zeros[c] |= row[c] ^ 1
         for side in range(2):
-            present = some if side else every
-            if extent[side, 3] == 0 and extent[side, 1] > 0:
-                low, high = 0, size_c
-                while present[low] != side:
-                    low += 1
-                while present[high - 1] != side:
-                    high -= 1
-                extent[side, 2], extent[side, 3] = low, high
+            extent, present = extents[slab, side], seen[slab, side]
+            if extent[3]:
+                extent[0], extent[1] = size_a - slab % size_a, slab % size_a + 1
+            for c in range(size_c):
+                if present[c]:
+                    extent[4], extent[5] = max(extent[4], size_c - c), c + 1
 
 
 @_compile()
-def _find_boxes(extents: _Integers, shape: _Integers, boxes: _Integers) -> int:
-    """Set boxes[side] to those of the boundary voxels of a side and to those where distances to them are written.
+def _find_boxes(extents: _Integers, shape: _Integers, features: _Integers, written: _Integers) -> int:
+    """Set features[side] to the boxes of the boundary voxels of a side, written[side] to where distances to them go.
 
-    They are written everywhere for side 1, in the box of D for side 0. Returns the voxels that are to be scanned.
+    That is everywhere for side 1, and the box of D for side 0. Returns the voxels that are to be scanned.
     """
     scanned = 0
-    for n in range(boxes.shape[2]):
-        for side in range(2):
-            box = boxes[side, 1, n]  # of the voxels equal to `side`, for now
-            for i in range(6):
-                box[i] = 0 if i % 2 else shape[i // 2]
-            for a in range(shape[0]):
-                extent = extents[n * shape[0] + a, side]
-                if extent[1] > 0:
-                    box[0], box[1] = min(box[0], a), a + 1
-                    for i in range(2, 6, 2):
-                        box[i], box[i + 1] = min(box[i], extent[i - 2]), max(box[i + 1], extent[i - 1])
-        outer, inner = boxes[0, 1, n], boxes[1, 1, n]
-        both = outer[1] > 0 and inner[1] > 0
-        for i in range(0, 6, 2):
+    for n in range(extents.shape[0]):
+        both = extents[n, 0, 1] > 0 and extents[n, 1, 1] > 0
+        for i in range(6):
+            size = shape[i // 2]
             for side in range(2):
-                features, own, other = boxes[side, 0, n], boxes[side, 1, n], boxes[1 - side, 1, n]
-                features[i] = max(own[i], other[i] - 1) if both else 0
-                features[i + 1] = min(own[i + 1], other[i + 1] + 1) if both else 0
-            outer[i], outer[i + 1] = (inner[i], inner[i + 1]) if both else (0, 0)
-            inner[i], inner[i + 1] = 0, shape[i // 2]
-        scanned += (features[1] - features[0]) * (features[3] - features[2]) * shape[2]
+                own, other = extents[n, side, i], extents[n, 1 - side, i]
+                feature = min(own, other + 1) if both else 0
+                write = size if side else other
+                features[side, n, i] = feature if i % 2 else size - feature
+                written[side, n, i] = write if i % 2 else size - write
+        if both:
+            box = features[1, n]
+            scanned += (box[1] - box[0]) * (box[3] - box[2]) * shape[2]
     return scanned
 
 
@@ -143,54 +139,52 @@ def _scan(
 ) -> None:
     """Set the squared distances along C to the nearest feature, in the rows that meet the box of features."""
     size_c = masks.shape[1]
-    edges, gaps = np.empty(size_c, np.uint8), np.empty((2, 3 * size_c), np.float32)
-    flip, zero, none, real = np.uint8(1 - side), np.float32(0), np.float32(np.inf), squares.dtype.type
+    gaps, real = np.empty((2, 3 * size_c), np.float32), squares.dtype.type
+    flip, zero, none = np.uint8(1 - side), np.float32(0), np.float32(np.inf)
+    one, margin = np.uint64(1), np.uint64(size_c)
     for slab in range(first // size_b, (last - 1) // size_b + 1):
         n, a = slab // size_a, slab % size_a
-        a0, a1, b0, b1, c0, c1 = features[n]
-        if a < a0 or a >= a1:
+        if a < features[n, 0] or a >= features[n, 1]:
             continue
-        gaps[:] = np.inf  # beside the box, which may have been wider
-        size, start, stop = c1 - c0, written[n, 4], written[n, 5]
+        for c in range(margin + margin + margin):
+            gaps[0, c] = gaps[1, c] = none  # beside the box, which may have been wider
+        c0, c1 = np.uint64(features[n, 4]), np.uint64(features[n, 5])
         step = real(steps[n, 2])
-        for b in range(max(b0, first - slab * size_b), min(b1, last - slab * size_b)):
+        for b in range(max(features[n, 2], first - slab * size_b), min(features[n, 3], last - slab * size_b)):
             r = slab * size_b + b
-            row = masks[r]
-            here, edge = row[c0:c1], edges[c0:c1]
-            up, down = masks[r - size_b if a else r, c0:c1], masks[r + size_b if a + 1 < size_a else r, c0:c1]
-            north, south = masks[r - 1 if b else r, c0:c1], masks[r + 1 if b + 1 < size_b else r, c0:c1]
-            for c in range(size):
-                edge[c] = (here[c] ^ up[c]) | (here[c] ^ down[c]) | (here[c] ^ north[c]) | (here[c] ^ south[c])
-            east = row[c0 + 1 : c1 + 1]
-            for c in range(east.size):
-                edge[c] |= here[c] ^ east[c]
-            for c in range(1, size):
-                edge[c] |= here[c] ^ here[c - 1]
-            if c0 > 0:
-                edge[0] |= here[0] ^ row[c0 - 1]
+            here, gap = masks[r], gaps[0]
+            up, down = masks[r - (a > 0) * size_b], masks[r + (a + 1 < size_a) * size_b]
+            north, south = masks[r - (b > 0)], masks[r + (b + 1 < size_b)]
+            for c in range(c0, c1):
+                edge = (here[c] ^ up[c]) | (here[c] ^ down[c]) | (here[c] ^ north[c]) | (here[c] ^ south[c])
+                gap[margin + c] = zero if edge & (here[c] ^ flip) else none
+            for c in range(c0, min(c1, margin - one)):
+                edge = here[c] ^ here[c + one]
+                gap[margin + c] = zero if edge & (here[c] ^ flip) else gap[margin + c]
+            for c in range(max(c0, one), c1):
+                edge = here[c] ^ here[c - one]
+                gap[margin + c] = zero if edge & (here[c] ^ flip) else gap[margin + c]
 
             # After the step of length r, gaps below 2r are right.
-            gap = gaps[0, size_c : size_c + size]
-            for c in range(size):
-                gap[c] = zero if edge[c] & (here[c] ^ flip) else none
-            reach, turn = 1, 0
-            while reach < size:
-                near, far, length = gaps[turn], gaps[1 - turn, size_c : size_c + size], np.float32(reach)
-                left, middle = near[size_c - reach : size_c - reach + size], near[size_c : size_c + size]
-                right = near[size_c + reach : size_c + reach + size]
-                for c in range(size):
-                    beside = (left[c] if left[c] < right[c] else right[c]) + length
-                    far[c] = middle[c] if middle[c] < beside else beside
-                reach, turn = 2 * reach, 1 - turn
-            gap = gaps[turn, size_c : size_c + size]
-            line, first_gap, last_gap = squares[r], real(gap[0]), real(gap[size - 1])
-            west_line, middle_line, east_line = line[start:c0], line[c0:c1], line[c1:stop]
-            for c in range(west_line.size):
-                west_line[c] = ((first_gap + real(np.int32(c0 - start - c))) * step) ** 2
-            for c in range(size):
-                middle_line[c] = (real(gap[c]) * step) ** 2
-            for c in range(east_line.size):
-                east_line[c] = ((last_gap + real(np.int32(c + 1))) * step) ** 2
+            reach, other = one, gaps[1]
+            while reach < c1 - c0:
+                length = np.float32(reach)
+                for c in range(margin + c0, margin + c1):
+                    left, middle, right = gap[c - reach], gap[c], gap[c + reach]
+                    beside = (left if left < right else right) + length
+                    other[c] = middle if middle < beside else beside
+                gap, other = other, gap
+                reach += reach
+            first_gap, last_gap = real(gap[margin + c0]), real(gap[margin + c1 - one])
+            for c in range(np.uint64(written[n, 4]), c0):
+                distance = (first_gap + real(np.int32(c0 - c))) * step
+                squares[r, c] = distance * distance
+            for c in range(c0, c1):
+                distance = real(gap[margin + c]) * step
+                squares[r, c] = distance * distance
+            for c in range(c1, np.uint64(written[n, 5])):
+                distance = (last_gap + real(np.int32(c - c1 + one))) * step
+                squares[r, c] = distance * distance
 
 
 @_compile()
@@ -215,55 +209,53 @@ def _minimize(
     """
     size_c = masks.shape[1]
     strips, lines, axis = -(-size_c // _LANES), size_a if final else size_b, 1 if final else 0
-    longest = max(size_a, size_b) + _ROWS
-    heights, ways = np.empty((longest, _LANES), squares.dtype), np.empty(longest, squares.dtype)
-    least, minimizers = np.empty(_LANES, squares.dtype), np.empty(_LANES, np.int32)
-    places, lower, upper = np.empty(longest, np.int64), np.empty(longest, np.int64), np.empty(longest, np.int64)
-    sample, step = -1, 1.0
-    stride = 1 if final else size_b
+    longest = max(size_a, size_b) + _LANES
+    heights, ways = np.empty((longest, _LANES), squares.dtype), np.empty((1, longest), squares.dtype)[0]
+    indices, least = np.empty((4, longest), np.int32), heights[longest - 1]
+    lower, upper = indices[0], indices[1]
+    places, minimizers = indices[2], indices[3]
+    sample, step, lanes = -1, 1.0, np.uint64(_LANES)
+    across, stride = written if final else features, 1 if final else size_b
     for item in range(first, last):
         line, strip = item // strips % lines, item % strips
         n = item // strips // lines
-        c, across = written[n, 4] + strip * _LANES, written[n, :2] if final else features[n, 2:4]
-        width = min(_LANES, written[n, 5] - c)
-        if width <= 0 or line < across[0] or line >= across[1]:
+        c, rest = np.uint64(written[n, 4] + strip * _LANES), written[n, 5] - written[n, 4] - strip * _LANES
+        if rest <= 0 or line < across[n, 2 - 2 * axis] or line >= across[n, 3 - 2 * axis]:
             continue
+        width = min(np.uint64(rest), lanes)
         low, high = features[n, 2 * axis], features[n, 2 * axis + 1]
         start, stop = written[n, 2 * axis], written[n, 2 * axis + 1]
         origin = (n * size_a + line) * size_b if final else n * size_a * size_b + line  # the row of x = 0
-        if low == high:  # no boundary
+        if low >= high:  # no boundary
             for x in range(start, stop):
-                out[origin + x * stride, c : c + width] = 0
+                for i in range(width):
+                    out[origin + x * stride, c + i] = 0
             continue
         if n != sample:
             sample, step = n, steps[n, axis]
             for k in range(longest):
-                ways[k] = (k * step) ** 2
+                way = k * step
+                ways[k] = way * way
         count = 0
         for p in range(low, high):
-            near = squares[origin + p * stride, c : c + width]
-            if near[0] == np.inf:  # like its neighbours: no feature
+            near = squares[origin + p * stride]
+            if near[c] == np.inf:  # like its neighbours: no feature
                 continue
-            height = heights[count]
             for i in range(width):
-                height[i] = near[i]
-            for i in range(width, _LANES):
-                height[i] = near[0]
+                heights[count, i] = near[c + i]
+            for i in range(width, lanes):
+                heights[count, i] = near[c]
             places[count] = p
             while count > 1 and _is_nowhere_lowest(heights, places, count - 1, ways[1]):
-                above = heights[count - 1]
-                for i in range(_LANES):
-                    above[i] = height[i]
-                height = above
+                for i in range(lanes):
+                    heights[count - 1, i] = heights[count, i]
                 places[count - 1] = p
                 count -= 1
             count += 1
-        if count == 0:
-            for x in range(start, stop):
-                squares[origin + x * stride, c : c + width] = np.inf
-            continue
-        heights[count : count + _FEW] = np.inf
-        places[count : count + _FEW] = start
+        for p in range(count, count + _FEW):
+            places[p] = start
+            for i in range(lanes):
+                heights[p, i] = np.inf
 
         blocks = -(-(stop - start) // _ROWS)
         lower[0], upper[blocks] = 0, count - 1
@@ -279,53 +271,47 @@ def _minimize(
             reach //= 2
 
         for block in range(blocks):
-            if final and side and upper[block + 1] - lower[block] < _FEW and width == _LANES:
-                p = lower[block]
-                height_0, height_1, height_2, height_3 = heights[p], heights[p + 1], heights[p + 2], heights[p + 3]
-                for x in range(start + block * _ROWS, min(start + (block + 1) * _ROWS, stop)):
-                    way_0, way_1 = ways[abs(x - places[p])], ways[abs(x - places[p + 1])]
-                    way_2, way_3 = ways[abs(x - places[p + 2])], ways[abs(x - places[p + 3])]
-                    mask, distance = masks[origin + x, c : c + _LANES], out[origin + x, c : c + _LANES]
-                    for i in range(_LANES):
-                        first_two = min(height_0[i] + way_0, height_1[i] + way_1)
-                        last_two = min(height_2[i] + way_2, height_3[i] + way_3)
-                        root = np.float32(np.sqrt(min(first_two, last_two)))
-                        distance[i] = np.float32(0) - root if mask[i] else root
-                continue
+            p, q = lower[block], upper[block + 1]
+            alone = final and side and q - p < _FEW and width == lanes
             for x in range(start + block * _ROWS, min(start + (block + 1) * _ROWS, stop)):
-                least[:] = np.inf
-                for p in range(lower[block], upper[block + 1] + 1, _FEW):
+                r = origin + x * stride
+                if alone:
                     way_0, way_1 = ways[abs(x - places[p])], ways[abs(x - places[p + 1])]
                     way_2, way_3 = ways[abs(x - places[p + 2])], ways[abs(x - places[p + 3])]
-                    height_0, height_1, height_2, height_3 = heights[p], heights[p + 1], heights[p + 2], heights[p + 3]
-                    for i in range(_LANES):
-                        first_two = min(height_0[i] + way_0, height_1[i] + way_1)
-                        last_two = min(height_2[i] + way_2, height_3[i] + way_3)
+                    for i in range(lanes):
+                        first_two = min(heights[p, i] + way_0, heights[p + 1, i] + way_1)
+                        last_two = min(heights[p + 2, i] + way_2, heights[p + 3, i] + way_3)
+                        root = np.float32(np.sqrt(min(first_two, last_two)))
+                        out[r, c + i] = np.float32(0) - root if masks[r, c + i] else root
+                    continue
+                for i in range(lanes):
+                    least[i] = np.inf
+                for k in range(p, q + 1, _FEW):
+                    way_0, way_1 = ways[abs(x - places[k])], ways[abs(x - places[k + 1])]
+                    way_2, way_3 = ways[abs(x - places[k + 2])], ways[abs(x - places[k + 3])]
+                    for i in range(lanes):
+                        first_two = min(heights[k, i] + way_0, heights[k + 1, i] + way_1)
+                        last_two = min(heights[k + 2, i] + way_2, heights[k + 3, i] + way_3)
                         least[i] = min(min(first_two, least[i]), last_two)
                 if final:
-                    for i in range(_LANES):
-                        least[i] = np.sqrt(least[i])
-                    mask, distance = masks[origin + x, c : c + width], out[origin + x, c : c + width]
                     for i in range(width):
-                        root = np.float32(least[i])
-                        beyond = root if side else distance[i]
-                        distance[i] = np.float32(0) - root if mask[i] else beyond
+                        root = np.float32(np.sqrt(least[i]))
+                        beyond = root if side else out[r, c + i]
+                        out[r, c + i] = np.float32(0) - root if masks[r, c + i] else beyond
                 else:
-                    near = squares[origin + x * stride, c : c + width]
                     for i in range(width):
-                        near[i] = least[i]
+                        squares[r, c + i] = least[i]
 
 
 @_compile()
-def _is_nowhere_lowest(heights: _Reals, places: _Integers, p: int, square: float) -> bool:
+def _is_nowhere_lowest(heights: _Reals, places: _Indices, p: int, square: float) -> bool:
     """Return whether no line of a strip needs candidate p beside those before and after it."""
-    left, middle, right = heights[p - 1], heights[p], heights[p + 1]
     real = heights.dtype.type
     before, after = real(1) / real(places[p] - places[p - 1]), real(1) / real(places[p + 1] - places[p])
     bend, rounding = real(places[p + 1] - places[p - 1]) * square, real(_ROUNDING)
     needed = np.int32(0)
     for i in range(_LANES):
-        rise, fall = (middle[i] - left[i]) * before, (middle[i] - right[i]) * after
+        rise, fall = (heights[p, i] - heights[p - 1, i]) * before, (heights[p, i] - heights[p + 1, i]) * after
         needed |= np.int32(rise + fall < bend + rounding * (abs(rise) + abs(fall)))
     return bool(needed == 0)
 
@@ -333,17 +319,17 @@ def _is_nowhere_lowest(heights: _Reals, places: _Integers, p: int, square: float
 @_compile()
 def _bound(
     heights: _Reals,
-    places: _Integers,
+    places: _Indices,
     ways: _Reals,
     step: float,
     x: int,
     p: int,
     q: int,
     least: _Reals,
-    minimizers: NDArray[np.int32],
+    minimizers: _Indices,
 ) -> tuple[int, int]:
     """Return the lowest and the highest of the minimizers at x of a strip, which are among p … q."""
-    nearest = min(max(p + x - places[p], p), q)
+    nearest = min(max(p + x - places[p], np.int64(p)), np.int64(q))
     height, part = heights[nearest], _LANES // 4
     for i in range(part):
         first_two, last_two = max(height[i], height[part + i]), max(height[2 * part + i], height[3 * part + i])
@@ -351,22 +337,25 @@ def _bound(
     farthest = least[0]
     for i in range(1, part):
         farthest = max(farthest, least[i])
-    reach = int(np.sqrt(farthest + ways[abs(x - places[nearest])]) / step) + 1  # the way to any other alone is longer
+    reach = (
+        np.int64(np.sqrt(farthest + ways[abs(x - places[nearest])]) / step) + 1
+    )  # the way to any other alone is longer
     while p < q and places[p] < x - reach:
         p += 1
     while p < q and places[q] > x + reach:
         q -= 1
-    least[:] = np.inf
-    minimizers[:] = p
+    for i in range(_LANES):
+        least[i], minimizers[i] = np.inf, p
     for place in range(p, q + 1, 2):
         way, next_way = ways[abs(x - places[place])], ways[abs(x - places[place + 1])]
-        height, next_height, here, there = heights[place], heights[place + 1], np.int32(place), np.int32(place + 1)
+        here, there = np.int32(place), np.int32(place + 1)
         for i in range(_LANES):
-            cost, next_cost = height[i] + way, next_height[i] + next_way
+            cost, next_cost = heights[place, i] + way, heights[place + 1, i] + next_way
             better = there if next_cost < cost else here
             cost = next_cost if next_cost < cost else cost
-            minimizers[i] = better if cost < least[i] else minimizers[i]
-            least[i] = cost if cost < least[i] else least[i]
+            known, minimizer = least[i], minimizers[i]
+            minimizers[i] = better if cost < known else minimizer
+            least[i] = cost if cost < known else known
     lowest, highest = minimizers[0], minimizers[0]
     for i in range(_LANES):
         minimizer = minimizers[i]
