@@ -210,6 +210,7 @@ def _minimize(
     size_c = masks.shape[1]
     strips, lines, axis = -(-size_c // _LANES), size_a if final else size_b, 1 if final else 0
     longest = max(size_a, size_b) + _LANES
+    # Few arrays of few kinds, for each kind takes time to compile; no candidate takes the row of `least`.
     heights, ways = np.empty((longest, _LANES), squares.dtype), np.empty((1, longest), squares.dtype)[0]
     indices, least = np.empty((4, longest), np.int32), heights[longest - 1]
     lower, upper = indices[0], indices[1]
@@ -337,9 +338,8 @@ def _bound(
     farthest = least[0]
     for i in range(1, part):
         farthest = max(farthest, least[i])
-    reach = (
-        np.int64(np.sqrt(farthest + ways[abs(x - places[nearest])]) / step) + 1
-    )  # the way to any other alone is longer
+    # The way alone to a candidate farther than this is longer.
+    reach = np.int64(np.sqrt(farthest + ways[abs(x - places[nearest])]) / step) + 1
     while p < q and places[p] < x - reach:
         p += 1
     while p < q and places[q] > x + reach:
