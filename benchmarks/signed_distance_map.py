@@ -11,11 +11,15 @@ alone, and neither what would make it ours inside nor the copy to an array is in
 from __future__ import annotations
 
 import csv
+import os
+import subprocess
+import sys
 import time
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import asdict, dataclass
 from functools import partial
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Annotated, Any
 
 import cv2
@@ -125,6 +129,18 @@ GROWTH = {
     2: [Case(f"{side}²", partial(organ, side, side), repeats=7) for side in (64, 128, 256, 512, 1024, 2048)],
     3: [Case(f"{side}³", partial(organ, side, side, side), repeats=5) for side in (32, 48, 64, 96, 128, 192)],
 }
+
+FIRST_CALLS = """
+import time
+import torch
+from multilevel_loss import signed_distance_map
+mask = torch.zeros(1, 64, 64, 64, dtype=torch.bool)
+mask[:, 20:30, 20:40, 30:35] = True
+for spacing in (None, 0.7):
+    start = time.perf_counter()
+    signed_distance_map(mask, spacing=spacing)
+    print(time.perf_counter() - start)
+"""
 
 
 def boundary(mask: Mask) -> Mask:
@@ -248,6 +264,19 @@ def memory(case: Case) -> dict[str, int | None]:
     return {name: peak_memory(step, torch.device("cpu")) for name, step in steps.items()}
 
 
+def first_calls(number: int) -> dict[str, list[float]]:
+    """Return the seconds of first calls, each in a new process with nothing compiled, in voxels and then in mm."""
+    result: dict[str, list[float]] = {"voxels": [], "mm": []}
+    for _ in range(number):
+        with TemporaryDirectory() as folder:
+            environment = os.environ | {"NUMBA_CACHE_DIR": folder}
+            command = [sys.executable, "-c", FIRST_CALLS]
+            printed = subprocess.run(command, env=environment, capture_output=True, text=True, check=True).stdout  # noqa: S603
+        for seconds, value in zip(result.values(), printed.split(), strict=True):
+            seconds.append(float(value))
+    return result
+
+
 def milliseconds(row: dict[str, Any]) -> dict[str, float]:
     """Return the medians of a row."""
     return {name: 1e3 * Timing(**timing).median for name, timing in row["timing"].items()}
@@ -309,11 +338,16 @@ def main(
     table = Table(*HEADER, title="signed distance maps, median ms; memory as multiples of the output")
     for row in rows:
         table.add_row(*summary(row))
-    Console(width=160).print(table)
+    console = Console(width=160)
+    console.print(table)
     if quick or only:
         return
+    first = first_calls(5)
+    for unit, seconds in first.items():
+        console.print(f"first call in {unit}, nothing compiled: {', '.join(f'{value:.1f}' for value in seconds)} s")
     circumstances = metadata("numba", "edt", "SimpleITK", "opencv-python-headless")
-    write_json(RESULTS / "signed_distance_map.json", {"metadata": circumstances, "rows": rows, "growth": growth})
+    content = {"metadata": circumstances, "rows": rows, "growth": growth, "first_call_seconds": first}
+    write_json(RESULTS / "signed_distance_map.json", content)
     write_csv(RESULTS / "signed_distance_map.csv", [HEADER, *map(summary, rows)])
     draw(growth, RESULTS / "signed_distance_map.png")
 
