@@ -329,7 +329,7 @@ LOSSES: dict[str, tuple[Build, dict[str, Peer]]] = {
         },
     ),
     "CrossEntropyLoss": (ours(mlf.cross_entropy_loss), {"torch": Peer(torch_cross_entropy)}),
-    "TopKLoss": (ours(mlf.topk_loss), {"torch": Peer(torch_topk)}),
+    "TopKLoss": (ours(mlf.topk_loss), {"torch": Peer(torch_topk, "chooses one of two that are equally hard")}),
     "FocalLoss": (
         ours(mlf.focal_loss),
         {"MONAI": Peer(monai_focal), "kornia": Peer(for_classes(kornia_focal))},
