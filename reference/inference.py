@@ -19,6 +19,7 @@ from multilevel_loss._checks import check_choice
 from reference.config import Precision
 from reference.data import neighbor_slices
 from reference.models import Box, CoarseToFine, bounding_box, crop
+from reference.models.crop import MIN_SIDE
 
 Vote = Literal["mean", "majority"]
 
@@ -29,8 +30,6 @@ AUTOCAST: dict[Precision, torch.dtype | None] = {
 }
 SALIENCY_REACH = 3
 """Pixels that the saliency of a pixel depends on to each side: a 5×5 and a 3×3 convolution."""
-MIN_SIDE = 9
-"""Pixels that the longer side of a slice has at least: normalization needs two values at 1/8 of the image."""
 
 
 @dataclass(frozen=True, eq=False)

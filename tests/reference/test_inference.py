@@ -3,7 +3,6 @@ from __future__ import annotations
 import re
 import time
 import warnings
-from collections.abc import Iterator
 
 import numpy as np
 import pytest
@@ -15,17 +14,11 @@ from torch import Tensor, nn
 from reference.inference import Segmentation, relative_dsc, segment
 from reference.models import CoarseToFine, ModelName, bounding_box, build_model, crop
 
+pytestmark = pytest.mark.usefixtures("one_thread")
+
 
 def logit(probability: float) -> float:
     return float(torch.tensor(probability, dtype=torch.float64).logit())
-
-
-@pytest.fixture(autouse=True, scope="module")
-def one_thread() -> Iterator[None]:
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
 
 
 @pytest.fixture

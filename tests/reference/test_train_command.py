@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
 from pathlib import Path
 
 import cv2
@@ -19,6 +18,8 @@ from reference.data.store import write_case
 from reference.history import read_history
 from reference.training import load_model
 
+pytestmark = pytest.mark.usefixtures("one_thread")
+
 OPTIONS = """
 width: 2
 epochs: 2
@@ -31,15 +32,6 @@ folds: 2
 validation: 0.5
 accelerator: cpu
 """
-
-
-@pytest.fixture(autouse=True, scope="module")
-def one_thread() -> Iterator[None]:
-    """Tiny tensors train faster on one thread."""
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
 
 
 @pytest.fixture(scope="module")

@@ -11,7 +11,6 @@ import shutil
 import signal
 import subprocess
 import sys
-from collections.abc import Iterator
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -32,6 +31,8 @@ from reference.models import CoarseToFine, MultiLevelNetwork, inside
 from reference.objective import Objective
 from reference.training import Draws, load_model, seed_of, train
 
+pytestmark = pytest.mark.usefixtures("one_thread")
+
 PROGRAM = Path(__file__).with_name("squares.py")
 
 
@@ -42,15 +43,6 @@ def constant(coarse: float, fine: float) -> CoarseToFine:
         torch.nn.init.zeros_(classifier.weight)
         torch.nn.init.constant_(classifier.bias, logit)
     return model
-
-
-@pytest.fixture(autouse=True, scope="module")
-def one_thread() -> Iterator[None]:
-    """Tiny tensors train faster on one thread."""
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
 
 
 @pytest.fixture(scope="module")
