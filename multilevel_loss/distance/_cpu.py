@@ -1,4 +1,4 @@
-"""Exact signed distances on the CPU: numba kernels without the GIL, run by a pool of threads.
+"""Exact signed distances on the CPU: numba kernels without the GIL, run in the threads of torch.
 
 README.md beside this file derives the algorithm and its bounds. Every mask is viewed as (A, B, C), C contiguous: a
 plane as (1, H, W), a line as (1, 1, W). A box is (a0, a1, b0, b1, c0, c1), half-open. Kernels take the rows of a batch
