@@ -474,9 +474,11 @@ def time_losses(name: str, case: Case, shape: str, repeats: int) -> list[Row]:
 
 
 def with_peak(row: Row, case: Case) -> Row:
-    """Return the row with its peak memory."""
+    """Return the row with its peak memory; what a first call leaves behind does not count."""
     loss, _ = makers_of(row.loss, case)[row.maker]
-    return replace(row, peak=peak_memory(step_of(case, loss), case.logits.device))
+    step = step_of(case, loss)
+    step()
+    return replace(row, peak=peak_memory(step, case.logits.device))
 
 
 def table_of(rows: Sequence[Row], yardstick: float) -> Table:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -22,49 +23,35 @@ _kernel = compiled()
 
 def sample(field: Tensor, point_coords: Tensor) -> Tensor:
     """Return what `points.sample_points` does of a field of float32, without a gradient."""
-    batch, channels, *grid = field.shape
-    result = torch.empty(batch, channels, point_coords.shape[1])
-    values, coords, sizes = _arrays(field, point_coords, grid)
-    run(
-        _sample,
-        batch * -(-point_coords.shape[1] // _BLOCK),
-        result.numel() * _PER_POINT,
-        values,
-        coords,
-        sizes,
-        result.numpy(),
-    )
-    return result
+    return _at_points(_sample, field, point_coords, torch.empty(*field.shape[:2], point_coords.shape[1]))
 
 
 def sample_labels(labels: Tensor, num_classes: int, point_coords: Tensor) -> Tensor:
     """Return the memberships (B, C, P), float32, of the classes of a label map (B, 1, *spatial); C = 1 is label 1."""
+    if labels.dtype == torch.bool:
+        labels = labels.view(torch.uint8)
     result = torch.zeros(len(labels), num_classes, point_coords.shape[1])
-    bytes_of_bools = labels.view(torch.uint8) if labels.dtype == torch.bool else labels
-    values, coords, sizes = _arrays(bytes_of_bools, point_coords, labels.shape[2:])
-    run(
-        _sample_labels,
-        len(labels) * -(-point_coords.shape[1] // _BLOCK),
-        result.numel() * _PER_POINT,
-        values,
-        coords,
-        sizes,
-        result.numpy(),
-    )
+    return _at_points(_sample_labels, labels, point_coords, result)
+
+
+def _at_points(kernel: Callable[..., None], field: Tensor, point_coords: Tensor, result: Tensor) -> Tensor:
+    blocks = len(field) * -(-point_coords.shape[1] // _BLOCK)
+    run(kernel, blocks, result.numel() * _PER_POINT, *_arrays(field, point_coords), result.numpy())
     return result
 
 
 def scatter(by_samples: Tensor, point_coords: Tensor, gradient: Tensor) -> None:
     """Add to the contiguous gradient of a field that which its samples (B, C, P) have."""
-    values, coords, sizes = _arrays(gradient, point_coords, gradient.shape[2:])
+    values, *places = _arrays(gradient, point_coords)
     # In one thread a sample, for points share cells.
-    run(
-        _scatter, len(gradient), by_samples.numel() * _PER_POINT, by_samples.contiguous().numpy(), coords, sizes, values
-    )
+    work = by_samples.numel() * _PER_POINT
+    run(_scatter, len(gradient), work, by_samples.contiguous().numpy(), *places, values)
 
 
-def _arrays(field: Tensor, point_coords: Tensor, grid: Any) -> tuple[NDArray[Any], _Reals, _Integers]:
-    return field.flatten(2).detach().contiguous().numpy(), point_coords.contiguous().numpy(), np.array(grid)
+def _arrays(field: Tensor, point_coords: Tensor) -> tuple[NDArray[Any], _Reals, _Integers]:
+    """Return values (B, C, N), coordinates and the sides of the grid."""
+    values = field.detach().flatten(2).contiguous().numpy()
+    return values, point_coords.contiguous().numpy(), np.array(field.shape[2:])
 
 
 @_kernel
