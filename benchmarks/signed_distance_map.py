@@ -330,6 +330,7 @@ def main(
     only: Annotated[str, typer.Option(help="Run only the cases whose name holds this; nothing written.")] = "",
 ) -> None:
     """Compare, time, print, and write `results/signed_distance_map.json`, `.csv` and `.png`."""
+    first = {} if quick or only else first_calls(5)
     cases = [case for case in CASES if only in case.name]
     rows = [run(case, quick) for case in cases]
     growth = {ndim: [run(case, quick) for case in GROWTH[ndim] if not only] for ndim in GROWTH}
@@ -340,11 +341,10 @@ def main(
         table.add_row(*summary(row))
     console = Console(width=160)
     console.print(table)
-    if quick or only:
-        return
-    first = first_calls(5)
     for unit, seconds in first.items():
         console.print(f"first call in {unit}, nothing compiled: {', '.join(f'{value:.1f}' for value in seconds)} s")
+    if quick or only:
+        return
     circumstances = metadata("numba", "edt", "SimpleITK", "opencv-python-headless")
     content = {"metadata": circumstances, "rows": rows, "growth": growth, "first_call_seconds": first}
     write_json(RESULTS / "signed_distance_map.json", content)
