@@ -330,7 +330,8 @@ def main(
     only: Annotated[str, typer.Option(help="Run only the cases whose name holds this; nothing written.")] = "",
 ) -> None:
     """Compare, time, print, and write `results/signed_distance_map.json`, `.csv` and `.png`."""
-    first = {} if quick or only else first_calls(5)
+    published = not (quick or only)
+    first = first_calls(5) if published else {}
     cases = [case for case in CASES if only in case.name]
     rows = [run(case, quick) for case in cases]
     growth = {ndim: [run(case, quick) for case in GROWTH[ndim] if not only] for ndim in GROWTH}
@@ -343,7 +344,7 @@ def main(
     console.print(table)
     for unit, seconds in first.items():
         console.print(f"first call in {unit}, nothing compiled: {', '.join(f'{value:.1f}' for value in seconds)} s")
-    if quick or only:
+    if not published:
         return
     circumstances = metadata("numba", "edt", "SimpleITK", "opencv-python-headless")
     content = {"metadata": circumstances, "rows": rows, "growth": growth, "first_call_seconds": first}
