@@ -10,7 +10,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from multilevel_loss._numba import compiled, run
+from multilevel_loss._numba import compiled, divided, run
 
 _BLOCK = 128  # points
 _PER_POINT = 12  # elements of the distance maps that take as long, for which threads are counted
@@ -108,8 +108,10 @@ def _neighbours(
 
 
 @_kernel
-def _sample(first: int, last: int, values: _Reals, coords: _Reals, sizes: _Integers, out: _Reals) -> None:
+def _sample(threads: int, first: int, last: int, values: _Reals, coords: _Reals, sizes: _Integers, out: _Reals) -> None:
     """Write the samples of blocks `first` to `last` of points."""
+    if divided(threads, first, last):
+        return
     index, share = np.empty((8, _BLOCK), np.int64), np.empty((8, _BLOCK), np.float32)
     place, below = np.empty(_BLOCK, np.float32), np.empty(_BLOCK, np.int64)
     blocks = (coords.shape[1] + _BLOCK - 1) // _BLOCK
@@ -127,8 +129,12 @@ def _sample(first: int, last: int, values: _Reals, coords: _Reals, sizes: _Integ
 
 
 @_kernel
-def _sample_labels(first: int, last: int, labels: NDArray[Any], coords: _Reals, sizes: _Integers, out: _Reals) -> None:
+def _sample_labels(
+    threads: int, first: int, last: int, labels: NDArray[Any], coords: _Reals, sizes: _Integers, out: _Reals
+) -> None:
     """Add the shares of the cells of each class, likewise."""
+    if divided(threads, first, last):
+        return
     index, share = np.empty((8, _BLOCK), np.int64), np.empty((8, _BLOCK), np.float32)
     place, below = np.empty(_BLOCK, np.float32), np.empty(_BLOCK, np.int64)
     channels, blocks = out.shape[1], (coords.shape[1] + _BLOCK - 1) // _BLOCK
@@ -143,8 +149,12 @@ def _sample_labels(first: int, last: int, labels: NDArray[Any], coords: _Reals, 
 
 
 @_kernel
-def _scatter(first: int, last: int, by_samples: _Reals, coords: _Reals, sizes: _Integers, out: _Reals) -> None:
+def _scatter(
+    threads: int, first: int, last: int, by_samples: _Reals, coords: _Reals, sizes: _Integers, out: _Reals
+) -> None:
     """Add the gradient of samples `first` to `last` of the batch."""
+    if divided(threads, first, last):
+        return
     index, share = np.empty((8, _BLOCK), np.int64), np.empty((8, _BLOCK), np.float32)
     place, below = np.empty(_BLOCK, np.float32), np.empty(_BLOCK, np.int64)
     for b in range(first, last):

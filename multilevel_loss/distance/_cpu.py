@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from multilevel_loss._numba import compiled as _compile
+from multilevel_loss._numba import divided
 from multilevel_loss._numba import run as _run
 
 _Bytes = NDArray[np.uint8]
@@ -66,12 +67,14 @@ def signed_distances(inside: Tensor, spacing: Tensor | None, inner: bool) -> Ten
 
 @_compile()
 def _find_extents(
-    first: int, last: int, masks: _Bytes, size_a: int, size_b: int, seen: _Bytes, extents: _Integers
+    threads: int, first: int, last: int, masks: _Bytes, size_a: int, size_b: int, seen: _Bytes, extents: _Integers
 ) -> None:
     """Set extents[slab, side] to what bounds the voxels equal to `side` in each slab: (a0, a1, b0, b1, c0, c1).
 
     Lows are counted from the far end, so that extents join by their maxima, and are 0, as they were, for no voxels.
     """
+    if divided(threads, first, last):
+        return
     size_c = masks.shape[1]
     for slab in range(first, last):
         zeros, ones = seen[slab, 0], seen[slab, 1]
@@ -126,6 +129,7 @@ def _find_boxes(extents: _Integers, shape: _Integers, features: _Integers, writt
 
 @_compile()
 def _scan(
+    threads: int,
     first: int,
     last: int,
     masks: _Bytes,
@@ -138,6 +142,8 @@ def _scan(
     squares: _Reals,
 ) -> None:
     """Set the squared distances along C to the nearest feature, in the rows that meet the box of features."""
+    if divided(threads, first, last):
+        return
     size_c = masks.shape[1]
     gaps, real = np.empty((2, 3 * size_c), np.float32), squares.dtype.type
     flip, zero, none = np.uint8(1 - side), np.float32(0), np.float32(np.inf)
@@ -189,6 +195,7 @@ def _scan(
 
 @_compile()
 def _minimize(
+    threads: int,
     first: int,
     last: int,
     masks: _Bytes,
@@ -207,6 +214,8 @@ def _minimize(
     An item is a strip of neighbours along C, minimized together. Candidates p that none of them needs are left out,
     the minimizers at the starts of blocks are bounded by bisection, and the x of a block try what lies between.
     """
+    if divided(threads, first, last):
+        return
     size_c = masks.shape[1]
     strips, lines, axis = -(-size_c // _LANES), size_a if final else size_b, 1 if final else 0
     longest = max(size_a, size_b) + _LANES

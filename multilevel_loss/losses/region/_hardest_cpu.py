@@ -7,7 +7,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from multilevel_loss._numba import compiled, run
+from multilevel_loss._numba import compiled, divided, run
 
 _SHIFTS = (20, 10, 0)  # of the digits of 31 bits: the counts of one digit stay in the nearest cache
 _DIGITS = 2**11
@@ -24,8 +24,10 @@ def hardest(values: Tensor, k: int) -> Tensor:
 
 
 @_kernel
-def _hardest(first: int, last: int, values: _Reals, k: int, out: _Reals) -> None:
+def _hardest(threads: int, first: int, last: int, values: _Reals, k: int, out: _Reals) -> None:
     """Write the shares of rows `first` to `last`."""
+    if divided(threads, first, last):
+        return
     counts = np.empty((2, _DIGITS), np.int64)
     for row in range(first, last):
         kth, left, above = np.int32(0), k, 31

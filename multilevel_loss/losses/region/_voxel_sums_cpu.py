@@ -12,7 +12,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from multilevel_loss._numba import compiled, run
+from multilevel_loss._numba import compiled, divided, run
 
 _BLOCK = 2048  # voxels of a class
 _PER_WORK = 2  # voxels that take as long as one element of the distance maps, for which threads are counted
@@ -311,10 +311,13 @@ def _add_sides(
 
 @_kernel
 def _forward(
-    first: int, last: int, logits: _Reals, labels: NDArray[np.uint8], truth: _Reals, weight: _Reals, field: _Reals,
+    threads: int, first: int, last: int,
+    logits: _Reals, labels: NDArray[np.uint8], truth: _Reals, weight: _Reals, field: _Reals,
     softmax: bool, squared: bool, entropy: bool, gamma: np.float32, sums: NDArray[np.float64],
 ) -> None:  # fmt: skip
     """Write the sums of items `first` to `last`."""
+    if divided(threads, first, last):
+        return
     batch, channels, voxels = logits.shape
     items = sums.shape[0] // batch
     scratch, rows = np.empty((7, _BLOCK), np.float32), np.empty((channels if softmax else 1, _BLOCK), np.float32)
@@ -363,10 +366,13 @@ def _forward(
 
 @_kernel
 def _backward(
-    first: int, last: int, logits: _Reals, labels: NDArray[np.uint8], truth: _Reals, weight: _Reals, field: _Reals,
+    threads: int, first: int, last: int,
+    logits: _Reals, labels: NDArray[np.uint8], truth: _Reals, weight: _Reals, field: _Reals,
     softmax: bool, squared: bool, entropy: bool, gamma: np.float32, by_sums: _Reals, gradient: _Reals,
 ) -> None:  # fmt: skip
     """Write the gradient of items `first` to `last`."""
+    if divided(threads, first, last):
+        return
     _, channels, voxels = logits.shape
     items = (voxels + _ITEM - 1) // _ITEM
     scratch, rows = np.empty((7, _BLOCK), np.float32), np.empty((channels if softmax else 1, _BLOCK), np.float32)
