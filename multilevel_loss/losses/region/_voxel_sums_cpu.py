@@ -21,6 +21,7 @@ _ITEM = 2**15  # voxels of a sample whose sums are added up by one thread
 _Reals = NDArray[np.float32]
 _TINY = np.finfo(np.float32).tiny
 _ZERO, _HALF, _ONE, _TWO = (np.float32(value) for value in (0, 0.5, 1, 2))
+_SHIFT = np.float32(1.5 * 2**23)  # added to a number, it leaves the nearest integer in the low bits
 _NO_LABELS, _NO_REALS = np.empty((0, 0, 0), np.uint8), np.empty((0, 0, 0), np.float32)
 _kernel = compiled(fastmath={"contract"})  # multiply and add in one instruction
 _reduces = compiled(fastmath={"contract", "reassoc"})  # and add up a row in any order, as torch does
@@ -88,7 +89,8 @@ def _focusing(gamma: float | None) -> tuple[bool, np.float32]:
 def _exp(x: np.float32) -> np.float32:
     """Return e^x for x ≤ 0, and 0 where that is no normal number."""
     bounded = np.float32(-87.3) if x < np.float32(-87.3) else x  # NaN stays
-    k = np.floor(bounded * np.float32(1.44269504) + _HALF)
+    shifted = bounded * np.float32(1.44269504) + _SHIFT
+    k = shifted - _SHIFT
     r = bounded - k * np.float32(0.693359375) + k * np.float32(2.12194440e-4)
     y = np.float32(1.9875691500e-4)
     y = y * r + np.float32(1.3981999507e-3)
@@ -97,7 +99,8 @@ def _exp(x: np.float32) -> np.float32:
     y = y * r + np.float32(1.6666665459e-1)
     y = y * r + np.float32(5.0000001201e-1)
     y = y * r * r + r + _ONE
-    power = np.int32((np.int32(k) + np.int32(127)) << np.int32(23)).view(np.float32)
+    bits = np.int32(np.float32(shifted).view(np.int32) << np.int32(23)) + np.int32(0x3F800000)
+    power = np.int32(bits).view(np.float32)
     return _ZERO if x < np.float32(-87.3) else y * power
 
 
@@ -246,8 +249,15 @@ def _softmax(x: _Reals, b: int, start: int, stop: int, p: _Reals, greatest: _Rea
 
 
 @_kernel
-def _sigmoid(x: _Reals, p: _Reals, greatest: _Reals, small: _Reals) -> None:
-    """Write p, the greater of x and 0, and e^−|x|."""
+def _sigmoid(x: _Reals, p: _Reals) -> None:
+    for j in range(x.size):
+        small = _exp(-abs(x[j]))
+        p[j] = (_ONE if x[j] >= _ZERO else small) / (_ONE + small)
+
+
+@_kernel
+def _sigmoid_parts(x: _Reals, p: _Reals, greatest: _Reals, small: _Reals) -> None:
+    """Write the sigmoid, the greater of x and 0, and e^−|x|."""
     for j in range(x.size):
         greatest[j] = max(x[j], _ZERO)
         small[j] = _exp(-abs(x[j]))
@@ -289,11 +299,20 @@ def _slope(p: _Reals, gamma: np.float32, out: _Reals) -> None:
 
 @_kernel
 def _gradient(
-    v: _Reals, w: _Reals, p: _Reals, rest: _Reals, slope: _Reals, other_slope: _Reals,
-    by_overlap: np.float32, by_sum: np.float32, by_squares: np.float32, by_positive: np.float32,
-    by_negative: np.float32, out: _Reals,
+    v: _Reals, w: _Reals, p: _Reals, rest: _Reals, by_overlap: np.float32, by_sum: np.float32, by_squares: np.float32,
+    out: _Reals,
 ) -> None:  # fmt: skip
     """Write the gradient by a logit where `rest` is 1 − p, that by log p where it is 1."""
+    for j in range(p.size):
+        out[j] = w[j] * ((by_overlap * v[j] + by_sum + _TWO * by_squares * p[j]) * p[j] * rest[j])
+
+
+@_kernel
+def _gradient_with_entropies(
+    v: _Reals, w: _Reals, p: _Reals, rest: _Reals, by_overlap: np.float32, by_sum: np.float32, by_squares: np.float32,
+    slope: _Reals, other_slope: _Reals, by_positive: np.float32, by_negative: np.float32, out: _Reals,
+) -> None:  # fmt: skip
+    """Write the same and that of the cross entropies."""
     for j in range(p.size):
         by_p = by_overlap * v[j] + by_sum + _TWO * by_squares * p[j]
         of_members = (by_p * p[j] + by_positive * v[j] * slope[j]) * rest[j]
@@ -337,8 +356,10 @@ def _forward(
                     _log_all(total)
             for c in range(channels):
                 x, p = logits[b, c, start:stop], rows[c if softmax else 0, :n]
-                if not softmax:
-                    _sigmoid(x, p, greatest, total)
+                if entropy and not softmax:
+                    _sigmoid_parts(x, p, greatest, total)
+                elif not softmax:
+                    _sigmoid(x, p)
                 v = truth[b, c, start:stop] if truth.size else scratch[6, :n]
                 if labels.size:
                     _equal(labels[b, 0, start:stop], c if channels > 1 else 1, v)
@@ -395,21 +416,26 @@ def _backward(
             for c in range(channels):
                 p, g = rows[c if softmax else 0, :n], gradient[b, c, start:stop]
                 if not softmax:
-                    _sigmoid(logits[b, c, start:stop], p, greatest, total)
+                    _sigmoid(logits[b, c, start:stop], p)
                     _complement(p, rest)
                 v = truth[b, c, start:stop] if truth.size else scratch[6, :n]
                 if labels.size:
                     _equal(labels[b, 0, start:stop], c if channels > 1 else 1, v)
+                by = by_sums[:, b, c]
+                by_sum, by_squares = (_ZERO, by[1]) if squared else (by[1], _ZERO)
                 if focused:
                     _focus(p, gamma, slope)
                     _slope(p, gamma, slope)
                     if not softmax:
                         _focus(rest, gamma, other_slope)
                         _slope(rest, gamma, other_slope)
-                by = by_sums[:, b, c]
-                by_sum, by_squares = (_ZERO, by[1]) if squared else (by[1], _ZERO)
-                by_positive, by_negative = by[4] if entropy else _ZERO, _ZERO if softmax or not entropy else by[5]
-                _gradient(v, w, p, rest, slope, other_slope, by[0], by_sum, by_squares, by_positive, by_negative, g)
+                if entropy:
+                    by_others = _ZERO if softmax else by[5]
+                    _gradient_with_entropies(
+                        v, w, p, rest, by[0], by_sum, by_squares, slope, other_slope, by[4], by_others, g
+                    )
+                else:
+                    _gradient(v, w, p, rest, by[0], by_sum, by_squares, g)
                 if field.size:
                     _add_sides(by[6], by[7], w, p, rest, field[b, c, start:stop], g)
                 if softmax:
