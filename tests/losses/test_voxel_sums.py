@@ -30,8 +30,8 @@ def test_parts_make_the_whole(
     logits = 3 * torch.randn(2, channels, 35, dtype=torch.float64, requires_grad=True)
     truth = torch.randint(max(channels, 2), (2, 1, 35))
     weight, field = torch.rand(2, 1, 35, dtype=torch.float64), torch.randn(2, channels, 35, dtype=torch.float64)
-    arguments = (logits, truth, weight, field, softmax, squared, gamma)
-    whole = _voxel_sums_torch.whole_sums(*arguments)
+    arguments, options = (logits, truth, weight, field), (softmax, squared, gamma)
+    whole = _voxel_sums_torch.whole_sums(*arguments, *options)
     by_sums = torch.randn_like(whole)
     (expected,) = torch.autograd.grad(whole, logits, by_sums)
 
@@ -39,7 +39,7 @@ def test_parts_make_the_whole(
         yield from (slice(start, start + 4) for start in range(0, values.shape[2], 4))
 
     monkeypatch.setattr(_voxel_sums_torch, "_parts", in_parts)
-    sums = torch.stack(_FusedSums.apply(*arguments))
+    sums = torch.stack(_FusedSums.apply(*arguments, True, *options))
     torch.testing.assert_close(sums, whole)
     torch.testing.assert_close(torch.autograd.grad(sums, logits, by_sums)[0], expected)
 
@@ -63,11 +63,33 @@ def test_kernels_agree_with_torch(
     arguments = (logits, truth, weight, field)
     wide = [x.double() if x is not None and x.is_floating_point() else x for x in arguments]
     options = (softmax, squared, gamma)
-    sums, expected = _voxel_sums_cpu.sums(*arguments, *options), _voxel_sums_torch.sums(*wide, *options)
-    torch.testing.assert_close(sums.double(), expected, rtol=3e-6, atol=1e-5)
-    gradient = _voxel_sums_cpu.gradient(*arguments, *options, by_sums)
-    expected = _voxel_sums_torch.gradient(*wide, *options, by_sums.double())
-    torch.testing.assert_close(gradient.double(), expected, rtol=1e-5, atol=1e-5)
+    expected, _ = _voxel_sums_torch.sums(*wide, *options, False)
+    slope = _voxel_sums_torch.gradient(*wide, *options, by_sums.double(), None)
+    for keep in (False, True):
+        sums, kept = _voxel_sums_cpu.sums(*arguments, *options, keep)
+        torch.testing.assert_close(sums.double(), expected, rtol=3e-6, atol=1e-5)
+        assert (kept is not None) == keep
+        gradient = _voxel_sums_cpu.gradient(*arguments, *options, by_sums, kept)
+        torch.testing.assert_close(gradient.double(), slope, rtol=1e-5, atol=1e-5)
+
+
+@pytest.mark.parametrize("channels", [1, 3])
+def test_a_graph_may_be_gone_through_again(channels: int) -> None:
+    logits = torch.randn(1, channels, 300, 300, requires_grad=True)
+    loss = dice_ce_loss(logits, torch.randint(max(channels, 2), (1, 300, 300)))
+    first, second, third = (torch.autograd.grad(loss, logits, retain_graph=True)[0] for _ in range(3))
+    torch.testing.assert_close(second, first, rtol=1e-5, atol=1e-12)
+    assert torch.equal(third, second)
+
+
+def test_nothing_is_kept_for_a_gradient_that_nobody_asks_for() -> None:
+    logits, target = torch.randn(1, 1, 512, 512), torch.randint(2, (1, 512, 512))
+    with torch.no_grad():
+        dice_loss(logits.requires_grad_(), target)
+        with torch.profiler.profile(activities=[torch.profiler.ProfilerActivity.CPU], profile_memory=True) as profile:
+            dice_loss(logits, target)
+    events = [event for event in profile.profiler.kineto_results.events() if event.name() == "[memory]"]
+    assert max(event.nbytes() for event in events) < logits.nbytes / 2
 
 
 @pytest.mark.parametrize("masked", [False, True])

@@ -69,7 +69,8 @@ def voxel_sums(
     if logits.numel() < FEW or torch.compiler.is_compiling():
         sums = _voxel_sums_torch.whole_sums(*_flat(logits, prepared.truth, weight, field), *options)
     else:
-        sums = _FusedSums.apply(logits, prepared.truth, weight, field, *options)  # type: ignore[no-untyped-call]
+        keep = torch.is_grad_enabled() and logits.requires_grad
+        sums = _FusedSums.apply(logits, prepared.truth, weight, field, keep, *options)  # type: ignore[no-untyped-call]
     overlap, predicted, squares, members, positive, negative, above, below = sums
     number = math.prod(logits.shape[2:])
     voxels = torch.full_like(members, number) if weight is None else weight.flatten(2).sum(2).expand_as(members)
@@ -82,31 +83,36 @@ def voxel_sums(
 class _FusedSums(torch.autograd.Function):
     """The sums of logits (B, C, *spatial), eight of (B, C) in the order of VoxelSums without `voxels`.
 
-    Nothing as large as the logits is kept: the way back computes the activation again, which takes less time than
-    to write it to memory and read it.
+    Of the size of the logits nothing is kept but, on a CPU, the activation, whose place the gradient then takes.
     """
 
     @staticmethod
     def forward(
-        ctx: Any, logits: Tensor, truth: Tensor, weight: Tensor | None, field: Tensor | None, *options: bool | float
+        ctx: Any,
+        logits: Tensor,
+        truth: Tensor,
+        weight: Tensor | None,
+        field: Tensor | None,
+        keep: bool,
+        *options: bool | float,
     ) -> tuple[Tensor, ...]:
         ctx.options = options
         ctx.save_for_backward(logits, truth, weight, field)
         ctx.set_materialize_grads(False)
-        sums: tuple[Tensor, ...] = _kernels(logits).sums(*_flat(logits, truth, weight, field), *options).unbind()
-        ctx.mark_non_differentiable(sums[2], sums[3])
-        return sums
+        sums, ctx.kept = _kernels(logits).sums(*_flat(logits, truth, weight, field), *options, keep)
+        parts: tuple[Tensor, ...] = sums.unbind()
+        ctx.mark_non_differentiable(parts[2], parts[3])
+        return parts
 
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, *by_sums: Tensor | None) -> tuple[Tensor | None, ...]:
         logits, *others = ctx.saved_tensors
-        by = logits.new_zeros(len(by_sums), *logits.shape[:2])
-        for each, given in zip(by, by_sums, strict=True):
-            if given is not None:
-                each.copy_(given)
-        gradient = _kernels(logits).gradient(*_flat(logits, *others), *ctx.options, by)
-        return disposable(gradient.view(logits.shape)), None, None, None, None, None, None
+        none = logits.new_zeros(logits.shape[:2])
+        by = torch.stack([none if given is None else given for given in by_sums])
+        gradient = _kernels(logits).gradient(*_flat(logits, *others), *ctx.options, by, ctx.kept)
+        ctx.kept = None  # a second call starts from the logits
+        return disposable(gradient.view(logits.shape)), None, None, None, None, None, None, None
 
 
 def _flat(

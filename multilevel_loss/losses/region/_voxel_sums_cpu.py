@@ -1,4 +1,4 @@
-"""The sums of `_voxel_sums` on the CPU: numba kernels that read the logits once forward and once back.
+"""The sums of `_voxel_sums` on the CPU: numba kernels that activate the logits once, and turn that into their gradient.
 
 They go block by block, small enough for the nearest cache, and thread by thread. What a block computes, the compiler
 turns into vector instructions; so the exponential and the logarithm are polynomials here, good to a few units in the
@@ -35,14 +35,18 @@ def sums(
     softmax: bool,
     squared: bool,
     gamma: float | None,
-) -> Tensor:
-    """Return the sums (8, B, C) of logits (B, C, N), as `_voxel_sums_torch.sums` does."""
+    keep: bool,
+) -> tuple[Tensor, Tensor | None]:
+    """Return what `_voxel_sums_torch.sums` does, of logits (B, C, N), and their activation if that is to `keep`."""
     batch, channels, voxels = logits.shape
     items = -(-voxels // _ITEM)
     of_items = np.zeros((batch * items, 8, channels))
-    arrays = _arrays(logits, truth, weight, field)
-    run(_forward, batch * items, logits.numel() // _PER_WORK, *arrays, softmax, squared, *_focusing(gamma), of_items)
-    return torch.from_numpy(of_items).view(batch, items, 8, channels).sum(1).float().transpose(0, 1)
+    kept = torch.empty(logits.shape) if keep else None
+    arrays, options = _arrays(truth, channels, weight, field), (softmax, squared, *_focusing(gamma))
+    work = logits.numel() // _PER_WORK
+    run(_forward, batch * items, work, _reals(logits), *arrays, *options, _reals(kept), of_items)
+    result = of_items.reshape(batch, items, 8, channels).sum(1).astype(np.float32)
+    return torch.from_numpy(result.swapaxes(0, 1)), kept
 
 
 def gradient(
@@ -54,27 +58,29 @@ def gradient(
     squared: bool,
     gamma: float | None,
     by_sums: Tensor,
+    kept: Tensor | None,
 ) -> Tensor:
-    """Return the gradient with respect to the logits, given that with respect to the sums."""
-    batch, _, voxels = logits.shape
-    result = torch.empty(logits.shape)
-    arrays, by = _arrays(logits, truth, weight, field), by_sums.contiguous().numpy()
-    count = batch * -(-voxels // _ITEM)
-    run(_backward, count, logits.numel() // _PER_WORK, *arrays, softmax, squared, *_focusing(gamma), by, result.numpy())
-    return result
+    """Return the gradient with respect to the logits, in the place of `kept`, given that with respect to the sums."""
+    if kept is None:
+        kept = logits.detach().softmax(1) if softmax else logits.detach().sigmoid()
+    batch, channels, voxels = kept.shape
+    arrays, options = _arrays(truth, channels, weight, field), (softmax, squared, *_focusing(gamma))
+    count, work = batch * -(-voxels // _ITEM), kept.numel() // _PER_WORK
+    run(_backward, count, work, kept.numpy(), *arrays, *options, by_sums.numpy())
+    return kept
 
 
 def _arrays(
-    logits: Tensor, truth: Tensor, weight: Tensor | None, field: Tensor | None
-) -> tuple[_Reals, NDArray[np.uint8], _Reals, _Reals, _Reals]:
-    """Return logits, labels and memberships of which one is empty, weights and field, empty for None."""
+    truth: Tensor, channels: int, weight: Tensor | None, field: Tensor | None
+) -> tuple[NDArray[np.uint8], _Reals, _Reals, _Reals]:
+    """Return labels and memberships of which one is empty, weights and field, empty for None."""
     labels = memberships = None
-    if truth.is_floating_point() or truth.shape[1] == logits.shape[1] > 1:
+    if truth.is_floating_point() or truth.shape[1] == channels > 1:
         memberships = truth.float()
     else:
         labels = truth.view(torch.uint8) if truth.dtype == torch.bool else truth.to(torch.uint8)
     of_labels = _NO_LABELS if labels is None else labels.contiguous().numpy()
-    return _reals(logits), of_labels, _reals(memberships), _reals(weight), _reals(field)
+    return of_labels, _reals(memberships), _reals(weight), _reals(field)
 
 
 def _reals(tensor: Tensor | None) -> _Reals:
@@ -154,6 +160,19 @@ def _counts(v: _Reals, w: _Reals, p: _Reals) -> tuple[np.float32, np.float32, np
 
 
 @_reduces
+def _sigmoid_counts(x: _Reals, v: _Reals, w: _Reals, p: _Reals) -> tuple[np.float32, np.float32, np.float32]:
+    """Write the sigmoid p and return the same."""
+    overlap = predicted = members = _ZERO
+    for j in range(x.size):
+        small = _exp(-abs(x[j]))
+        p[j] = (_ONE if x[j] >= _ZERO else small) / (_ONE + small)
+        overlap += w[j] * v[j] * p[j]
+        predicted += w[j] * p[j]
+        members += w[j] * v[j]
+    return overlap, predicted, members
+
+
+@_reduces
 def _squares(w: _Reals, x: _Reals) -> np.float32:
     """Return Σ w·x²."""
     result = _ZERO
@@ -198,6 +217,12 @@ def _equal(labels: NDArray[np.uint8], label: int, out: _Reals) -> None:
 
 
 @_kernel
+def _copy(x: _Reals, out: _Reals) -> None:
+    for j in range(x.size):
+        out[j] = x[j]
+
+
+@_kernel
 def _complement(x: _Reals, out: _Reals) -> None:
     for j in range(x.size):
         out[j] = _ONE - x[j]
@@ -235,24 +260,19 @@ def _divide(by: _Reals, out: _Reals) -> None:
 
 
 @_kernel
-def _softmax(x: _Reals, b: int, start: int, stop: int, p: _Reals, greatest: _Reals, total: _Reals) -> None:
-    """Write p, the greatest of the logits, and the sum of their exponentials less it."""
-    n = stop - start
+def _softmax(
+    x: _Reals, b: int, start: int, out: _Reals, out_b: int, out_start: int, greatest: _Reals, total: _Reals
+) -> None:
+    """Write p, the greatest of the logits, and the sum of their exponentials less it, of one block."""
+    stop, out_stop = start + total.size, out_start + total.size
     _fill(-np.float32(np.inf), greatest)
     _fill(_ZERO, total)
     for c in range(x.shape[1]):
         _maximum(x[b, c, start:stop], greatest)
     for c in range(x.shape[1]):
-        _exponentials(x[b, c, start:stop], greatest, p[c, :n], total)
+        _exponentials(x[b, c, start:stop], greatest, out[out_b, c, out_start:out_stop], total)
     for c in range(x.shape[1]):
-        _divide(total, p[c, :n])
-
-
-@_kernel
-def _sigmoid(x: _Reals, p: _Reals) -> None:
-    for j in range(x.size):
-        small = _exp(-abs(x[j]))
-        p[j] = (_ONE if x[j] >= _ZERO else small) / (_ONE + small)
+        _divide(total, out[out_b, c, out_start:out_stop])
 
 
 @_kernel
@@ -308,6 +328,15 @@ def _gradient(
 
 
 @_kernel
+def _to_gradient(
+    v: _Reals, w: _Reals, by_overlap: np.float32, by_sum: np.float32, by_squares: np.float32, p: _Reals
+) -> None:
+    """Write that by a logit where its sigmoid p was."""
+    for j in range(p.size):
+        p[j] = w[j] * ((by_overlap * v[j] + by_sum + _TWO * by_squares * p[j]) * p[j] * (_ONE - p[j]))
+
+
+@_kernel
 def _gradient_with_entropies(
     v: _Reals, w: _Reals, p: _Reals, rest: _Reals, by_overlap: np.float32, by_sum: np.float32, by_squares: np.float32,
     slope: _Reals, other_slope: _Reals, by_positive: np.float32, by_negative: np.float32, out: _Reals,
@@ -332,14 +361,16 @@ def _add_sides(
 def _forward(
     threads: int, first: int, last: int,
     logits: _Reals, labels: NDArray[np.uint8], truth: _Reals, weight: _Reals, field: _Reals,
-    softmax: bool, squared: bool, entropy: bool, gamma: np.float32, sums: NDArray[np.float64],
+    softmax: bool, squared: bool, entropy: bool, gamma: np.float32, kept: _Reals, sums: NDArray[np.float64],
 ) -> None:  # fmt: skip
-    """Write the sums of items `first` to `last`."""
+    """Write the sums, and the activation unless `kept` is empty, of items `first` to `last`."""
     if divided(threads, first, last):
         return
     batch, channels, voxels = logits.shape
     items = sums.shape[0] // batch
-    scratch, rows = np.empty((7, _BLOCK), np.float32), np.empty((channels if softmax else 1, _BLOCK), np.float32)
+    scratch, own = np.empty((7, _BLOCK), np.float32), np.empty((1, channels, _BLOCK), np.float32)
+    keep = kept.size > 0
+    activation = kept if keep else own
     _fill(_ONE, scratch[0])
     for item in range(first, last):
         b, of, begin = item // items, sums[item], item % items * _ITEM
@@ -350,20 +381,23 @@ def _forward(
             w = weight[b, 0, start:stop] if weight.size else scratch[0, :n]
             greatest, total, rest = scratch[1, :n], scratch[2, :n], scratch[3, :n]
             focus, other_focus = scratch[4, :n], scratch[5, :n]
+            place, at = (b, start) if keep else (0, 0)  # of the activation
             if softmax:
-                _softmax(logits, b, start, stop, rows, greatest, total)
+                _softmax(logits, b, start, activation, place, at, greatest, total)
                 if entropy:
                     _log_all(total)
             for c in range(channels):
-                x, p = logits[b, c, start:stop], rows[c if softmax else 0, :n]
-                if entropy and not softmax:
-                    _sigmoid_parts(x, p, greatest, total)
-                elif not softmax:
-                    _sigmoid(x, p)
+                x, p = logits[b, c, start:stop], activation[place, c, at : at + n]
                 v = truth[b, c, start:stop] if truth.size else scratch[6, :n]
                 if labels.size:
                     _equal(labels[b, 0, start:stop], c if channels > 1 else 1, v)
-                overlap, predicted, members = _counts(v, w, p)
+                if softmax:
+                    overlap, predicted, members = _counts(v, w, p)
+                elif entropy:
+                    _sigmoid_parts(x, p, greatest, total)
+                    overlap, predicted, members = _counts(v, w, p)
+                else:
+                    overlap, predicted, members = _sigmoid_counts(x, v, w, p)
                 of[0, c] += overlap
                 of[1, c] += _squares(w, p) if squared else predicted
                 of[2, c] += _squares(w, v) if squared else members
@@ -388,19 +422,19 @@ def _forward(
 @_kernel
 def _backward(
     threads: int, first: int, last: int,
-    logits: _Reals, labels: NDArray[np.uint8], truth: _Reals, weight: _Reals, field: _Reals,
-    softmax: bool, squared: bool, entropy: bool, gamma: np.float32, by_sums: _Reals, gradient: _Reals,
+    kept: _Reals, labels: NDArray[np.uint8], truth: _Reals, weight: _Reals, field: _Reals,
+    softmax: bool, squared: bool, entropy: bool, gamma: np.float32, by_sums: _Reals,
 ) -> None:  # fmt: skip
-    """Write the gradient of items `first` to `last`."""
+    """Write the gradient of items `first` to `last` where their activation was."""
     if divided(threads, first, last):
         return
-    _, channels, voxels = logits.shape
+    _, channels, voxels = kept.shape
     items = (voxels + _ITEM - 1) // _ITEM
-    scratch, rows = np.empty((7, _BLOCK), np.float32), np.empty((channels if softmax else 1, _BLOCK), np.float32)
+    scratch, rows = np.empty((6, _BLOCK), np.float32), np.empty((channels if softmax else 1, _BLOCK), np.float32)
     _fill(_ONE, scratch[0])
+    _fill(-_ONE, scratch[3])
     _fill(-_ONE, scratch[4])
-    _fill(-_ONE, scratch[5])
-    focused = entropy and gamma > _ZERO
+    focused, alone = entropy and gamma > _ZERO, not (softmax or entropy or field.size)
     for item in range(first, last):
         b, begin = item // items, item % items * _ITEM
         end = min(begin + _ITEM, voxels)
@@ -408,21 +442,22 @@ def _backward(
             stop = min(start + _BLOCK, end)
             n = stop - start
             w = weight[b, 0, start:stop] if weight.size else scratch[0, :n]
-            greatest, total, rest = scratch[1, :n], scratch[2, :n], scratch[0 if softmax else 3, :n]
-            slope, other_slope = scratch[4, :n], scratch[5, :n]
-            if softmax:
-                _softmax(logits, b, start, stop, rows, greatest, total)
-                _fill(_ZERO, total)
+            total, rest = scratch[1, :n], scratch[0 if softmax else 2, :n]
+            slope, other_slope = scratch[3, :n], scratch[4, :n]
+            _fill(_ZERO, total)
             for c in range(channels):
-                p, g = rows[c if softmax else 0, :n], gradient[b, c, start:stop]
-                if not softmax:
-                    _sigmoid(logits[b, c, start:stop], p)
-                    _complement(p, rest)
-                v = truth[b, c, start:stop] if truth.size else scratch[6, :n]
+                v = truth[b, c, start:stop] if truth.size else scratch[5, :n]
                 if labels.size:
                     _equal(labels[b, 0, start:stop], c if channels > 1 else 1, v)
                 by = by_sums[:, b, c]
                 by_sum, by_squares = (_ZERO, by[1]) if squared else (by[1], _ZERO)
+                p, g = rows[c if softmax else 0, :n], kept[b, c, start:stop]
+                if alone:
+                    _to_gradient(v, w, by[0], by_sum, by_squares, g)
+                    continue
+                _copy(g, p)
+                if not softmax:
+                    _complement(p, rest)
                 if focused:
                     _focus(p, gamma, slope)
                     _slope(p, gamma, slope)
@@ -442,4 +477,4 @@ def _backward(
                     _add(g, total)
             if softmax:
                 for c in range(channels):
-                    _subtract_product(rows[c, :n], total, gradient[b, c, start:stop])
+                    _subtract_product(rows[c, :n], total, kept[b, c, start:stop])

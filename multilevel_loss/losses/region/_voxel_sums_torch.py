@@ -54,13 +54,14 @@ def sums(
     softmax: bool,
     squared: bool,
     gamma: float | None,
-) -> Tensor:
-    """Return what `whole_sums` does, part by part, so that nothing of the size of the logits is made."""
+    _: bool,
+) -> tuple[Tensor, None]:
+    """Return what `whole_sums` does, part by part, so that nothing of the size of the logits is made; none is kept."""
     of_parts = []
     for part in _parts(logits):
         w, f = _cut(weight, part), _cut(field, part)
         of_parts.append(whole_sums(logits[..., part], truth[..., part], w, f, softmax, squared, gamma))
-    return torch.stack(of_parts).sum(0)
+    return torch.stack(of_parts).sum(0), None
 
 
 def gradient(
@@ -72,6 +73,7 @@ def gradient(
     squared: bool,
     gamma: float | None,
     by_sums: Tensor,
+    _: None,
 ) -> Tensor:
     """Return the gradient with respect to the logits, given that with respect to the sums."""
     result = torch.empty_like(logits)
