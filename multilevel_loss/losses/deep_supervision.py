@@ -121,15 +121,15 @@ class DeepSupervision(nn.Module):
 
 def _at_centers(x: Tensor, size: Sequence[int]) -> Tensor:
     """Return x (..., *spatial) of any dtype at the centres of the voxels of another grid."""
+    every = [slice(None)] * x.ndim
     for axis, new in enumerate(size, x.ndim - len(size)):
         old = x.shape[axis]
         if old % new == 0:
-            factor = old // new
-            x = x.movedim(axis, -1)[..., factor // 2 :: factor].movedim(-1, axis)
+            every[axis] = slice(old // new // 2, None, old // new)
         else:
             position = (torch.arange(new, device=x.device) * 2 + 1) * old // (2 * new)
             x = x.index_select(axis, position)
-    return x
+    return x[tuple(every)]
 
 
 def _common(factors: Sequence[float]) -> float:

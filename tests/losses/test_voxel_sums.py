@@ -31,7 +31,7 @@ def test_parts_make_the_whole(
     truth = torch.randint(max(channels, 2), (2, 1, 35))
     weight, field = torch.rand(2, 1, 35, dtype=torch.float64), torch.randn(2, channels, 35, dtype=torch.float64)
     arguments, options = (logits, truth, weight, field), (softmax, squared, gamma)
-    whole = _voxel_sums_torch.whole_sums(*arguments, *options)
+    whole = torch.stack(_voxel_sums_torch.whole_sums(*arguments, *options))
     by_sums = torch.randn_like(whole)
     (expected,) = torch.autograd.grad(whole, logits, by_sums)
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable
 from types import ModuleType
 from typing import Any, NamedTuple, cast
 
@@ -65,7 +64,7 @@ def voxel_sums(
     if prepared.mask is not None:
         counts = prepared.mask.to(logits.dtype)
         weight = counts if weight is None else weight * counts
-    sums: Iterable[Tensor]
+    sums: tuple[Tensor, ...]
     if logits.numel() < FEW or torch.compiler.is_compiling():
         sums = _voxel_sums_torch.whole_sums(*_flat(logits, prepared.truth, weight, field), *options)
     else:

@@ -25,8 +25,8 @@ def whole_sums(
     softmax: bool,
     squared: bool,
     gamma: float | None,
-) -> Tensor:
-    """Return the sums (8, B, C) of logits (B, C, N), for autograd to differentiate and a compiler to fuse."""
+) -> tuple[Tensor, ...]:
+    """Return the eight sums (B, C) of logits (B, C, N), for autograd to differentiate and a compiler to fuse."""
     p = x.softmax(1) if softmax else x.sigmoid()
     v = memberships(truth, x.shape[1], x.dtype)
     wv = _weighted(v, w)
@@ -43,7 +43,7 @@ def whole_sums(
     if field is not None:
         wp = _weighted(p, w)
         above, below = ((wp * side).sum(2) for side in (field.clamp_min(0), field.clamp_max(0)))
-    return torch.stack([overlap, predicted, of_squares, members, positive, negative, above, below])
+    return overlap, predicted, of_squares, members, positive, negative, above, below
 
 
 def sums(
@@ -60,7 +60,7 @@ def sums(
     of_parts = []
     for part in _parts(logits):
         w, f = _cut(weight, part), _cut(field, part)
-        of_parts.append(whole_sums(logits[..., part], truth[..., part], w, f, softmax, squared, gamma))
+        of_parts.append(torch.stack(whole_sums(logits[..., part], truth[..., part], w, f, softmax, squared, gamma)))
     return torch.stack(of_parts).sum(0), None
 
 
@@ -81,7 +81,7 @@ def gradient(
         w, f = _cut(weight, part), _cut(field, part)
         with torch.enable_grad():
             x = logits[..., part].detach().requires_grad_()
-            of_part = whole_sums(x, truth[..., part], w, f, softmax, squared, gamma)
+            of_part = torch.stack(whole_sums(x, truth[..., part], w, f, softmax, squared, gamma))
         (result[..., part],) = torch.autograd.grad(of_part, x, by_sums)
     return result
 
