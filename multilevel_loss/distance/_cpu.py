@@ -161,18 +161,22 @@ def _scan(
             here, gap = masks[r], gaps[0]
             up, down = masks[r - (a > 0) * size_b], masks[r + (a + 1 < size_a) * size_b]
             north, south = masks[r - (b > 0)], masks[r + (b + 1 < size_b)]
+            found = np.uint8(0)
             for c in range(c0, c1):
                 edge = (here[c] ^ up[c]) | (here[c] ^ down[c]) | (here[c] ^ north[c]) | (here[c] ^ south[c])
+                found |= edge & (here[c] ^ flip)
                 gap[margin + c] = zero if edge & (here[c] ^ flip) else none
             for c in range(c0, min(c1, margin - one)):
                 edge = here[c] ^ here[c + one]
+                found |= edge & (here[c] ^ flip)
                 gap[margin + c] = zero if edge & (here[c] ^ flip) else gap[margin + c]
             for c in range(max(c0, one), c1):
                 edge = here[c] ^ here[c - one]
+                found |= edge & (here[c] ^ flip)
                 gap[margin + c] = zero if edge & (here[c] ^ flip) else gap[margin + c]
 
-            # After the step of length r, gaps below 2r are right.
-            reach, other = one, gaps[1]
+            # After the step of length r, gaps below 2r are right; without a feature all stay infinite.
+            reach, other = one if found else c1 - c0, gaps[1]
             while reach < c1 - c0:
                 length = np.float32(reach)
                 for c in range(margin + c0, margin + c1):

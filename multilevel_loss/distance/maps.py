@@ -139,8 +139,13 @@ def distance_map(
         >>> distance_map(torch.tensor([[0, 0, 1, 1, 1, 0]]))
         tensor([[[2., 1., 1., 2., 1., 1.]]])
     """
+    return distances_of(_membership(target, num_classes, ignore_index), spacing=spacing, side=side)
+
+
+def distances_of(inside: Tensor, *, spacing: Spacing | None, side: Side) -> Tensor:
+    """Return the map of :func:`distance_map`, not shared with anyone, of regions, contiguous bool (B, C, *spatial)."""
     check_choice("side", side, get_args(Side))
-    distance, _ = _signed_distances(_membership(target, num_classes, ignore_index), spacing, inner=False)
+    distance, _ = _signed_distances(inside, spacing, inner=False)
     if side == "both":
         return distance.abs_()  # a map of our own
     return (distance if side == "outside" else -distance).clamp(min=0)

@@ -3,16 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Literal
+from typing import Any, Literal, cast
 
-import torch.nn.functional as F
+import torch
 from torch import Tensor
 
 from multilevel_loss._checks import Mode, Reduction, Spacing, check_choice, check_number
 from multilevel_loss._module import as_module
 from multilevel_loss._reduce import class_weights, full_precision, reduce, voxel_weights
 from multilevel_loss._targets import prepare
-from multilevel_loss.distance.maps import distance_map
+from multilevel_loss.distance.maps import distances_of
 
 
 @full_precision
@@ -85,12 +85,37 @@ def hausdorff_dt_loss(
     prepared = prepare(input, target, mode=mode, ignore_index=ignore_index, mask=mask)
     first = prepared.first_class(include_background)
     p, truth = prepared.probability()[:, first:], prepared.target[:, first:]
+    both = p.detach().gt(0.5).contiguous(), prepared.regions(first)
     # The distances are ours alone, so that the sum of their powers may take their place.
-    d_p, d_v = (distance_map(region, spacing=spacing, side=side).to(p).pow_(alpha) for region in (p.detach(), truth))
-    loss = F.mse_loss(p, truth, reduction="none") * d_p.add_(d_v)
+    d_p, d_v = (distances_of(region, spacing=spacing, side=side).to(p).pow_(alpha) for region in both)
+    loss = _weighted_squares(p, truth, d_p.add_(d_v))
     share = voxel_weights(class_weights(weight, class_mask, prepared.logits, first), prepared.mask, loss)
     loss = reduce(loss, share, reduction)
     return loss.log1p() if log else loss
+
+
+def _weighted_squares(p: Tensor, truth: Tensor, weight: Tensor) -> Tensor:
+    return cast(Tensor, _WeightedSquares.apply(p, truth, weight))  # type: ignore[no-untyped-call]
+
+
+class _WeightedSquares(torch.autograd.Function):
+    """(p − truth)²·weight, in half the memory that its two operations take."""
+
+    @staticmethod
+    def forward(p: Tensor, truth: Tensor, weight: Tensor) -> Tensor:
+        return (p - truth).square_().mul_(weight)
+
+    @staticmethod
+    def setup_context(ctx: Any, inputs: tuple[Tensor, Tensor, Tensor], output: Tensor) -> None:
+        """Keep the arguments."""
+        ctx.save_for_backward(*inputs)
+
+    @staticmethod
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None, None]:
+        p, truth, weight = ctx.saved_tensors
+        slope = (p - truth).mul_(weight).mul_(2)
+        # In its place, unless autograd is to differentiate it as well.
+        return slope * gradient if torch.is_grad_enabled() else slope.mul_(gradient), None, None
 
 
 HausdorffDTLoss = as_module("HausdorffDTLoss", hausdorff_dt_loss)
