@@ -298,10 +298,8 @@ def _log1p_all(out: _Reals) -> None:
 
 @_kernel
 def _focus(p: _Reals, gamma: np.float32, out: _Reals) -> None:
-    """Write (1 − p)^γ."""
-    if gamma == _ZERO:
-        _fill(_ONE, out)
-    elif gamma == _TWO:
+    """Write (1 − p)^γ, for γ > 0."""
+    if gamma == _TWO:
         for j in range(p.size):
             out[j] = (_ONE - p[j]) * (_ONE - p[j])
     else:
@@ -369,9 +367,11 @@ def _forward(
     batch, channels, voxels = logits.shape
     items = sums.shape[0] // batch
     scratch, own = np.empty((7, _BLOCK), np.float32), np.empty((1, channels, _BLOCK), np.float32)
-    keep = kept.size > 0
+    keep, focused = kept.size > 0, gamma > _ZERO
     activation = kept if keep else own
     _fill(_ONE, scratch[0])
+    _fill(_ONE, scratch[4])
+    _fill(_ONE, scratch[5])
     for item in range(first, last):
         b, of, begin = item // items, sums[item], item % items * _ITEM
         end = min(begin + _ITEM, voxels)
@@ -408,9 +408,11 @@ def _forward(
                     of[7, c] += below
                 if not entropy:
                     continue
-                _focus(p, gamma, focus)
+                if focused:
+                    _focus(p, gamma, focus)
                 if not softmax:
                     _log1p_all(total)
+                if focused and not softmax:
                     _complement(p, rest)
                     _focus(rest, gamma, other_focus)
                 positive, negative = _entropies(v, w, x, greatest, total, focus, other_focus)
