@@ -109,8 +109,8 @@ class _FusedSums(torch.autograd.Function):
         logits, *others = ctx.saved_tensors
         none = logits.new_zeros(logits.shape[:2])
         by = torch.stack([none if given is None else given for given in by_sums])
-        gradient = _kernels(logits).gradient(*_flat(logits, *others), *ctx.options, by, ctx.kept)
-        ctx.kept = None  # a second call starts from the logits
+        kept, ctx.kept = ctx.kept, None  # a second call starts from the logits
+        gradient = _kernels(logits).gradient(*_flat(logits, *others), *ctx.options, by, kept)
         return disposable(gradient.view(logits.shape)), None, None, None, None, None, None, None
 
 
