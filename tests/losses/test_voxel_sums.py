@@ -75,8 +75,8 @@ def test_kernels_agree_with_torch(
 
 @pytest.mark.parametrize("channels", [1, 3])
 def test_a_graph_may_be_gone_through_again(channels: int) -> None:
-    logits = torch.randn(1, channels, 300, 300, requires_grad=True)
-    loss = dice_ce_loss(logits, torch.randint(max(channels, 2), (1, 300, 300)))
+    logits = torch.randn(channels, 2, 300, 300).transpose(0, 1).requires_grad_()  # not in the order of the kernels
+    loss = dice_ce_loss(logits, torch.randint(max(channels, 2), (2, 300, 300)))
     first, second, third = (torch.autograd.grad(loss, logits, retain_graph=True)[0] for _ in range(3))
     torch.testing.assert_close(second, first, rtol=1e-5, atol=1e-12)
     assert torch.equal(third, second)

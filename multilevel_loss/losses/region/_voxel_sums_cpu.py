@@ -62,7 +62,8 @@ def gradient(
 ) -> Tensor:
     """Return the gradient with respect to the logits, in the place of `kept`, given that with respect to the sums."""
     if kept is None:
-        kept = logits.detach().softmax(1) if softmax else logits.detach().sigmoid()
+        x = logits.detach().contiguous()
+        kept = x.softmax(1) if softmax else x.sigmoid()
     batch, channels, voxels = kept.shape
     arrays, options = _arrays(truth, channels, weight, field), (softmax, squared, *_focusing(gamma))
     count, work = batch * -(-voxels // _ITEM), kept.numel() // _PER_WORK
