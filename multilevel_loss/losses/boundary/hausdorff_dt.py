@@ -95,6 +95,8 @@ def hausdorff_dt_loss(
 
 
 def _weighted_squares(p: Tensor, truth: Tensor, weight: Tensor) -> Tensor:
+    if torch.compiler.is_compiling():  # which finds the memory to spare by itself
+        return (p - truth).square() * weight
     return cast(Tensor, _WeightedSquares.apply(p, truth, weight))  # type: ignore[no-untyped-call]
 
 
