@@ -7,6 +7,7 @@ import os
 import threading
 from collections.abc import Iterator
 
+import numba
 import numpy as np
 import pytest
 import torch
@@ -65,8 +66,6 @@ def test_every_item_is_taken_once(items: int) -> None:
 
 def test_threads_work_side_by_side(threads: int) -> None:
     # Compiled here, and not kept on disk, for the address of a function of C is good for this process alone.
-    import numba
-
     @numba.njit(nogil=True)
     def kernel(threads: int, first: int, last: int, by: NDArray[np.uint64], x: NDArray[np.float64]) -> None:
         if divided(threads, first, last):
