@@ -13,11 +13,11 @@ from torch import Tensor
 from multilevel_loss._numba import compiled, divided, run
 
 _BLOCK = 128  # points
-_PER_POINT = 12  # elements of the distance maps that take as long, for which threads are counted
+_PER_POINT = 24  # elements of the distance maps that take as long, for which threads are counted
 
 _Reals = NDArray[np.float32]
 _Integers = NDArray[np.int64]
-_ZERO, _HALF, _ONE = (np.float32(value) for value in (0, 0.5, 1))
+_ZERO, _HALF, _ONE, _INFINITY = (np.float32(value) for value in (0, 0.5, 1, np.inf))
 _kernel = compiled()
 
 
@@ -37,6 +37,18 @@ def sample_labels(labels: Tensor, num_classes: int, point_coords: Tensor) -> Ten
 def _at_points(kernel: Callable[..., None], field: Tensor, point_coords: Tensor, result: Tensor) -> Tensor:
     blocks = len(field) * -(-point_coords.shape[1] // _BLOCK)
     run(kernel, blocks, result.numel() * _PER_POINT, *_arrays(field, point_coords), result.numpy())
+    return result
+
+
+def keep_uncertain(field: Tensor, drawn: Tensor, candidates: int, kept: int, softmax: bool) -> Tensor:
+    """Return drawn points (B, P, D), of the first `candidates` in each sample the `kept` most uncertain alone."""
+    values, points, sizes = _arrays(field, drawn)
+    batch, total, axes = points.shape
+    keys = np.empty((batch, candidates), np.int32)
+    work = keys.size * _PER_POINT
+    run(_rank, batch * -(-candidates // _BLOCK), work * values.shape[1], values, points, sizes, softmax, keys)
+    result = torch.empty(batch, total - candidates + kept, axes)
+    run(_keep, batch, work, keys, points, kept, result.numpy())
     return result
 
 
@@ -103,6 +115,15 @@ def _neighbours(
     return count
 
 
+@_kernel
+def _interpolate(field: _Reals, index: _Integers, share: _Reals, count: int, out: _Reals) -> None:
+    for p in range(out.size):
+        total = _ZERO
+        for k in range(count):
+            total += field[index[k, p]] * share[k, p]
+        out[p] = total
+
+
 # Blocks of points, and for each a loop that does nothing but read the field: so the processor waits for many cells at
 # once, which are anywhere in memory.
 
@@ -120,12 +141,7 @@ def _sample(threads: int, first: int, last: int, values: _Reals, coords: _Reals,
         block_coords = coords[b, start : start + _BLOCK]
         count = _neighbours(block_coords, sizes, index, share, place, below)
         for c in range(values.shape[1]):
-            field, samples = values[b, c], out[b, c, start : start + _BLOCK]
-            for p in range(samples.size):
-                total = _ZERO
-                for k in range(count):
-                    total += field[index[k, p]] * share[k, p]
-                samples[p] = total
+            _interpolate(values[b, c], index, share, count, out[b, c, start : start + _BLOCK])
 
 
 @_kernel
@@ -146,6 +162,87 @@ def _sample_labels(
                 c = np.int64(labels[b, 0, index[k, p]]) - (1 if channels == 1 else 0)
                 if 0 <= c < channels:
                     out[b, c, start + p] += share[k, p]
+
+
+@_kernel
+def _least(x: _Reals, least: _Reals) -> None:
+    """Let the absolute values of one more class take part in the least; NaN stays."""
+    for p in range(least.size):
+        size = abs(x[p])
+        least[p] = size if size < least[p] or size != size else least[p]
+
+
+@_kernel
+def _two_largest(x: _Reals, largest: _Reals, second: _Reals) -> None:
+    """Let one more class take part in the two largest; NaN stays."""
+    for p in range(largest.size):
+        second[p] = max(second[p], min(largest[p], x[p]))
+        largest[p] = x[p] if x[p] > largest[p] or x[p] != x[p] else largest[p]
+
+
+@_kernel
+def _rank(
+    threads: int, first: int, last: int,
+    values: _Reals, coords: _Reals, sizes: _Integers, softmax: bool, keys: NDArray[np.int32],
+) -> None:  # fmt: skip
+    """Write keys that order as the certainty of blocks `first` to `last` of points does, minus `points.uncertainty`."""
+    if divided(threads, first, last):
+        return
+    index, share = np.empty((8, _BLOCK), np.int64), np.empty((8, _BLOCK), np.float32)
+    place, below = np.empty(_BLOCK, np.float32), np.empty(_BLOCK, np.int64)
+    samples, certainty, second = np.empty((3, _BLOCK), np.float32)
+    blocks = (keys.shape[1] + _BLOCK - 1) // _BLOCK
+    for block in range(first, last):
+        b, start = block // blocks, block % blocks * _BLOCK
+        stop = min(start + _BLOCK, keys.shape[1])
+        count = _neighbours(coords[b, start:stop], sizes, index, share, place, below)
+        n = stop - start
+        for p in range(n):
+            certainty[p], second[p] = -_INFINITY if softmax else _INFINITY, -_INFINITY
+        for c in range(values.shape[1]):
+            _interpolate(values[b, c], index, share, count, samples[:n])
+            if softmax:
+                _two_largest(samples, certainty[:n], second)
+            else:
+                _least(samples, certainty[:n])
+        for p in range(n):
+            size = certainty[p] - second[p] if softmax else certainty[p]
+            # The bits of floats of one sign order as they do; NaN comes first.
+            keys[b, start + p] = np.float32(size).view(np.int32) + 1 if size >= _ZERO else 0
+
+
+@_kernel
+def _keep(threads: int, first: int, last: int, keys: NDArray[np.int32], points: _Reals, kept: int, out: _Reals) -> None:
+    """Write, of samples `first` to `last`, the `kept` points of the least keys and those that have none."""
+    if divided(threads, first, last):
+        return
+    # Digit by digit: the branches of a partial sort cannot be foretold, and take several times as long.
+    candidates = keys.shape[1]
+    count, chosen = np.empty(2**11, np.int64), np.empty(candidates + 1, np.int64)
+    for b in range(first, last):
+        wanted, low, width = kept, 0, 2**31  # all keys less than `low`, and `wanted` of those from there to its width
+        for shift in (20, 10, 0):
+            for digit in range(count.size):
+                count[digit] = 0
+            for p in range(candidates):
+                if low <= keys[b, p] < low + width:
+                    count[(keys[b, p] - low) >> shift] += 1
+            digit = 0
+            while count[digit] < wanted:
+                wanted -= count[digit]
+                digit += 1
+            low, width = low + (digit << shift), 1 << shift
+        number = 0
+        for p in range(candidates):
+            chosen[number] = p
+            equal = keys[b, p] == low
+            number += keys[b, p] < low or (equal and wanted > 0)
+            wanted -= equal
+        for axis in range(points.shape[2]):
+            for p in range(kept):
+                out[b, p, axis] = points[b, chosen[p], axis]
+            for p in range(candidates, points.shape[1]):
+                out[b, kept + p - candidates, axis] = points[b, p, axis]
 
 
 @_kernel

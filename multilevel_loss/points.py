@@ -181,14 +181,19 @@ def uncertain_points(
     num_uncertain = int(importance_sample_ratio * num_points)
     num_drawn = int(oversample_ratio * num_points)
     drawn = _uniform_points(input, num_drawn + num_points - num_uncertain, mask, generator)
-    candidates, fresh = drawn[:, :num_drawn], drawn[:, num_drawn:]
+    field = input.float()
     known = mask if mask is not None and mask.shape[2:] == input.shape[2:] else None
+    if known is None and _has_kernels(field, drawn):
+        from multilevel_loss import _points_cpu  # here, so that importing the package spares numba
+
+        return _points_cpu.keep_uncertain(field, drawn, num_drawn, num_uncertain, mode == "multiclass")
+    candidates, fresh = drawn[:, :num_drawn], drawn[:, num_drawn:]
     if input.ndim == 4 and known is None:  # the same, without the gradient; in three dimensions it is the slower one
         logits = F.grid_sample(
-            input.float(), (2 * candidates - 1).unsqueeze(1), padding_mode="border", align_corners=False
+            field, (2 * candidates - 1).unsqueeze(1), padding_mode="border", align_corners=False
         ).squeeze(2)
     else:
-        logits, _ = joined_samples(input.float(), candidates, known)
+        logits = sample_points(field, candidates, known)
     chosen = uncertainty(logits, mode).topk(num_uncertain, dim=1, sorted=False).indices
     kept = candidates.gather(1, chosen.unsqueeze(-1).expand(-1, -1, candidates.shape[-1]))
     return torch.cat([kept, fresh], 1)

@@ -7,6 +7,7 @@ import torch.nn.functional as F
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from multilevel_loss._checks import Mode
 from multilevel_loss.functional import dice_loss
 from multilevel_loss.points import (
     joined_samples,
@@ -239,6 +240,31 @@ def test_kernels_sample_labels_as_torch_does(num_classes: int, dtype: torch.dtyp
     ours = sample_memberships(labels, num_classes, coords, None, torch.float32)
     theirs = sample_memberships(labels, num_classes, coords, None, torch.float64)
     torch.testing.assert_close(ours, theirs.float(), atol=1e-5, rtol=0)
+
+
+@pytest.mark.parametrize("grid", GRIDS)
+@pytest.mark.parametrize(("mode", "channels"), [("binary", 1), ("multilabel", 3), ("multiclass", 3)])
+def test_kernels_choose_as_torch_does(
+    monkeypatch: pytest.MonkeyPatch, mode: Mode, channels: int, grid: tuple[int, ...]
+) -> None:
+    logits = 3 * torch.randn(2, channels, *grid, generator=seeded())
+    ours = uncertain_points(logits, 400, mode=mode, generator=seeded())
+    monkeypatch.setattr("multilevel_loss.points._has_kernels", lambda *_: False)
+    theirs = uncertain_points(logits, 400, mode=mode, generator=seeded())
+    assert ours[:, 300:].equal(theirs[:, 300:])
+    for own, expected in zip(ours[:, :300].tolist(), theirs[:, :300].tolist(), strict=True):
+        assert sorted(own) == sorted(expected)
+
+
+@pytest.mark.parametrize(("mode", "channels"), [("binary", 1), ("multiclass", 2)])
+def test_kernels_choose_nan_first_and_as_many_as_are_asked_for_of_equals(mode: Mode, channels: int) -> None:
+    logits = torch.zeros(1, channels, 300, 300)
+    logits[:, -1, 100:120] = torch.nan
+    chosen = uncertain_points(logits, 600, mode=mode, generator=seeded())
+    assert len({tuple(point) for point in chosen[0].tolist()}) == 600
+    drawn = torch.rand(1, 1950, 2, generator=seeded())
+    unknown = [sample_points(logits, coords)[:, -1].isnan().sum() for coords in (chosen[:, :450], drawn[:, :1800])]
+    assert unknown[0] == unknown[1] > 100
 
 
 def test_kernels_read_nothing_beyond_the_field() -> None:
