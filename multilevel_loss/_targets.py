@@ -161,10 +161,12 @@ def memberships(truth: Tensor, num_classes: int, dtype: torch.dtype) -> Tensor:
     """Return the membership of each class, in `dtype`, of a label map (B, 1, ...) or of what is that already."""
     if truth.is_floating_point() or truth.shape[1] == num_classes > 1:
         return truth.to(dtype)
-    classes = torch.arange(num_classes, device=truth.device) if num_classes > 1 else torch.ones(1, device=truth.device)
     # Compared as floats and into floats: on a CPU bools are several times slower to write and to read.
     result = torch.empty((truth.shape[0], num_classes, *truth.shape[2:]), dtype=dtype, device=truth.device)
-    return torch.eq(truth.to(dtype), classes.to(dtype).view(-1, *[1] * (truth.ndim - 2)), out=result)
+    if num_classes == 1:
+        return torch.eq(truth.to(dtype), 1, out=result)
+    classes = torch.arange(num_classes, dtype=dtype, device=truth.device)
+    return torch.eq(truth.to(dtype), classes.view(-1, *[1] * (truth.ndim - 2)), out=result)
 
 
 def regions(truth: Tensor, num_classes: int) -> Tensor:

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Iterable, Mapping
+from functools import reduce
+from operator import add
 from typing import Any
 
-import torch
 from torch import Tensor, nn
 
 from multilevel_loss._checks import check_number
@@ -113,5 +114,5 @@ def weighted_sum(
     """
     if "coarse" in components:
         weights = {name: omega[1] * weight for name, weight in weights.items()} | {"coarse": omega[0]}
-    total = torch.stack([weights[name] * term for name, term in components.items()]).sum()
+    total = reduce(add, (weights[name] * term for name, term in components.items()))
     return (total, components) if return_components else total

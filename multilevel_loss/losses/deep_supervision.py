@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import reduce
+from operator import add
 from typing import Any
 
 import torch
@@ -120,7 +122,7 @@ class DeepSupervision(nn.Module):
 
 
 def _at_centers(x: Tensor, size: Sequence[int]) -> Tensor:
-    """Return x (..., *spatial) of any dtype at the centres of the voxels of another grid."""
+    """Return x (..., *spatial) of any dtype, contiguous, at the centres of the voxels of another grid."""
     every = [slice(None)] * x.ndim
     for axis, new in enumerate(size, x.ndim - len(size)):
         old = x.shape[axis]
@@ -129,7 +131,7 @@ def _at_centers(x: Tensor, size: Sequence[int]) -> Tensor:
         else:
             position = (torch.arange(new, device=x.device) * 2 + 1) * old // (2 * new)
             x = x.index_select(axis, position)
-    return x[tuple(every)]
+    return x[tuple(every)].contiguous()
 
 
 def _common(factors: Sequence[float]) -> float:
@@ -143,4 +145,4 @@ def _common(factors: Sequence[float]) -> float:
 
 
 def _weighted_sum(values: Sequence[Tensor], weights: Sequence[float]) -> Tensor:
-    return torch.stack([weight * value for weight, value in zip(weights, values, strict=True)]).sum()
+    return reduce(add, (weight * value for weight, value in zip(weights, values, strict=True)))

@@ -40,17 +40,19 @@ def test_parts_make_the_whole(
     truth = torch.randint(max(channels, 2), (2, 1, 35))
     weight, field = torch.rand(2, 1, 35, dtype=torch.float64), torch.randn(2, channels, 35, dtype=torch.float64)
     arguments, options = (logits, truth, weight, field), (softmax, squared, gamma)
-    whole = torch.stack(_voxel_sums_torch.whole_sums(*arguments, *options))
-    by_sums = torch.randn_like(whole)
-    (expected,) = torch.autograd.grad(whole, logits, by_sums)
+    whole = _voxel_sums_torch.whole_sums(*arguments, *options)
+    asked = [number for number, each in enumerate(whole[:6]) if each is not None]
+    by_sums = torch.randn(len(asked), 2, channels, dtype=torch.float64)
+    (expected,) = torch.autograd.grad([whole[n] for n in asked], logits, list(by_sums))
 
     def in_parts(values: Tensor) -> Iterator[slice]:
         yield from (slice(start, start + 4) for start in range(0, values.shape[2], 4))
 
     monkeypatch.setattr(_voxel_sums_torch, "_parts", in_parts)
-    sums = torch.stack(_FusedSums.apply(*arguments, True, *options))
-    torch.testing.assert_close(sums, whole)
-    torch.testing.assert_close(torch.autograd.grad(sums, logits, by_sums)[0], expected)
+    *sums, constants = _FusedSums.apply(*arguments, True, *options)
+    torch.testing.assert_close((*sums, *constants), whole)
+    (gradient,) = torch.autograd.grad([sums[n] for n in asked], logits, list(by_sums))
+    torch.testing.assert_close(gradient, expected)
 
 
 @either_squared
@@ -68,15 +70,17 @@ def test_kernels_agree_with_torch(
     logits[0, 0, :5] = torch.tensor([80.0, -80.0, 300.0, -300.0, 0.0])
     truth = torch.rand(2, channels, voxels).softmax(1) if soft else torch.randint(max(channels, 2), (2, 1, voxels))
     weight, field = (torch.rand(2, 1, voxels), torch.randn_like(logits)) if weighted else (None, None)
-    by_sums = torch.randn(8, 2, channels)
     arguments = (logits, truth, weight, field)
     wide = [x.double() if x is not None and x.is_floating_point() else x for x in arguments]
     options = (softmax, squared, gamma)
     expected, _ = _voxel_sums_torch.sums(*wide, *options, False)
-    slope = _voxel_sums_torch.gradient(*wide, *options, by_sums.double(), None)
+    by_sums = [None if each is None else torch.randn(2, channels) for each in expected[:6]]
+    wide_by = [None if each is None else each.double() for each in by_sums]
+    slope = _voxel_sums_torch.gradient(*wide, *options, wide_by, None)
     for keep in (False, True):
         sums, kept = _voxel_sums_cpu.sums(*arguments, *options, keep)
-        torch.testing.assert_close(sums.double(), expected, rtol=3e-6, atol=1e-5)
+        in_double = [None if each is None else each.double() for each in sums]
+        torch.testing.assert_close(in_double, list(expected), rtol=3e-6, atol=1e-5)
         assert (kept is not None) == keep
         gradient = _voxel_sums_cpu.gradient(*arguments, *options, by_sums, kept)
         torch.testing.assert_close(gradient.double(), slope, rtol=1e-5, atol=1e-5)

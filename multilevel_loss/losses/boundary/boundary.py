@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Literal
+from typing import Literal, cast
 
-import torch
 import torch.nn.functional as F
 from torch import Tensor
 
@@ -112,14 +111,13 @@ def boundary_loss(
     if first:  # the sums are of all classes
         distances = F.pad(distances, [0, 0] * (distances.ndim - 2) + [first, 0])
     sums = voxel_sums(prepared, field=distances)
-    outside, inside = sums.above[:, first:], sums.below[:, first:]
+    outside, inside, highest, deepest = (
+        cast(Tensor, of_class)[:, first:] for of_class in (sums.above, sums.below, sums.highest, sums.deepest)
+    )
     if best is not None:
         inside = inside - best.flatten(2).sum(2)
-    if normalize is not None and distances.numel() > 0:
-        flat = distances[:, first:].flatten(2)
-        farthest, deepest = flat.amax(2), -flat.amin(2)  # many times quicker than aminmax
-        outside = outside / torch.where(farthest > 0, farthest, 1)
-        inside = inside / torch.where(deepest > 0, deepest, 1)
+    if normalize is not None:
+        outside, inside = outside / highest, inside / deepest
     return reduce_weighted(outside + inside, sums.voxels[:, first:], share, reduction)
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import NamedTuple, get_args
+from typing import NamedTuple, cast, get_args
 
 import torch
 import torch.nn.functional as F
@@ -58,9 +58,10 @@ def _from_class(
 
 def summed_cross_entropy(prepared: Prepared, sums: VoxelSums, first_class: int) -> CrossEntropy:
     """Return the cross entropies that `sums` hold."""
+    positive = cast(Tensor, sums.positive)
     if prepared.mode == "multiclass":
-        return _from_class(first_class, sums.positive, None, sums.members, None)
-    return _from_class(first_class, sums.positive, sums.negative, sums.members, sums.voxels - sums.members)
+        return _from_class(first_class, positive, None, sums.members, None)
+    return _from_class(first_class, positive, sums.negative, sums.members, sums.voxels - sums.members)
 
 
 def voxel_cross_entropy(

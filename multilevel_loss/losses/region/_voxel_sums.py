@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from types import ModuleType
 from typing import Any, NamedTuple, cast
 
@@ -16,26 +15,33 @@ from multilevel_loss.points import disposable
 
 
 class VoxelSums(NamedTuple):
-    """Sums over the voxels, each (B, C), of p and v the probability and membership of a class, ω a voxel's weight."""
+    """Sums over the voxels, each (B, C), of p and v the probability and membership of a class, ω a voxel's weight.
+
+    Those that were not asked for are None.
+    """
 
     overlap: Tensor
     """Σ ω·p·v."""
     predicted: Tensor
     """Σ ω·p (or Σ ω·p²)."""
+    positive: Tensor | None
+    """Σ ω·v·(1−p)^γ·(−log p), the focal cross entropy of the voxels of the class."""
+    negative: Tensor | None
+    """Σ ω·(1−v)·p^γ·(−log(1−p)), that of the others; None for softmax, whose classes compete in `positive`."""
+    above: Tensor | None
+    """Σ ω·p·max(Φ, 0), Φ a field."""
+    below: Tensor | None
+    """Σ ω·p·min(Φ, 0)."""
     truth: Tensor
-    """Σ ω·v (or Σ ω·v²)."""
+    """Σ ω·v (or Σ ω·v²); this and the following are constants."""
     members: Tensor
     """Σ ω·v."""
     voxels: Tensor
     """Σ ω."""
-    positive: Tensor
-    """Σ ω·v·(1−p)^γ·(−log p), the focal cross entropy of the voxels of the class; 0 when not asked for."""
-    negative: Tensor
-    """Σ ω·(1−v)·p^γ·(−log(1−p)), that of the others; 0 for softmax, whose classes compete in `positive`."""
-    above: Tensor
-    """Σ ω·p·max(Φ, 0), Φ a field; 0 when none is given."""
-    below: Tensor
-    """Σ ω·p·min(Φ, 0), likewise."""
+    highest: Tensor | None
+    """The greatest Φ, 1 where none is above 0."""
+    deepest: Tensor | None
+    """The greatest −Φ, likewise."""
 
 
 def voxel_sums(
@@ -64,23 +70,23 @@ def voxel_sums(
     if prepared.mask is not None:
         counts = prepared.mask.to(logits.dtype)
         weight = counts if weight is None else weight * counts
-    sums: tuple[Tensor, ...]
     if logits.numel() < FEW or torch.compiler.is_compiling():
-        sums = _voxel_sums_torch.whole_sums(*_flat(logits, prepared.truth, weight, field), *options)
+        flat = _flat(logits, prepared.truth, weight, field)
+        result = VoxelSums(*_voxel_sums_torch.whole_sums(*(*flat, *options)))
     else:
         keep = torch.is_grad_enabled() and logits.requires_grad
-        sums = _FusedSums.apply(logits, prepared.truth, weight, field, keep, *options)  # type: ignore[no-untyped-call]
-    overlap, predicted, squares, members, positive, negative, above, below = sums
-    number = math.prod(logits.shape[2:])
-    voxels = torch.full_like(members, number) if weight is None else weight.flatten(2).sum(2).expand_as(members)
-    result = VoxelSums(overlap, predicted, squares, members, voxels, positive, negative, above, below)
+        *sums, constants = _FusedSums.apply(logits, prepared.truth, weight, field, keep, *options)  # type: ignore[no-untyped-call]
+        result = VoxelSums(*sums, *constants)
     if shared:
         prepared.sums[squared, gamma] = result
     return result
 
 
+_DIFFERENTIABLE = VoxelSums._fields.index("truth")
+
+
 class _FusedSums(torch.autograd.Function):
-    """The sums of logits (B, C, *spatial), eight of (B, C) in the order of VoxelSums without `voxels`.
+    """The sums of logits (B, C, *spatial) in the order of VoxelSums, the constants in a tuple.
 
     Of the size of the logits nothing is kept but, on a CPU, the activation, whose place the gradient then takes.
     """
@@ -94,32 +100,26 @@ class _FusedSums(torch.autograd.Function):
         field: Tensor | None,
         keep: bool,
         *options: bool | float,
-    ) -> tuple[Tensor, ...]:
+    ) -> tuple[Tensor | tuple[Tensor | None, ...] | None, ...]:
         ctx.options = options
         ctx.save_for_backward(logits, truth, weight, field)
         ctx.set_materialize_grads(False)
         sums, ctx.kept = _kernels(logits).sums(*_flat(logits, truth, weight, field), *options, keep)
-        parts: tuple[Tensor, ...] = sums.unbind()
-        ctx.mark_non_differentiable(parts[2], parts[3])
-        return parts
+        return *sums[:_DIFFERENTIABLE], sums[_DIFFERENTIABLE:]
 
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, *by_sums: Tensor | None) -> tuple[Tensor | None, ...]:
         logits, *others = ctx.saved_tensors
-        none = logits.new_zeros(logits.shape[:2])
-        by = torch.stack([none if given is None else given for given in by_sums])
         kept, ctx.kept = ctx.kept, None  # a second call starts from the logits
-        gradient = _kernels(logits).gradient(*_flat(logits, *others), *ctx.options, by, kept)
+        by = by_sums[:_DIFFERENTIABLE]
+        gradient = _kernels(logits).gradient(logits, *_flat(*others), *ctx.options, by, kept)
         return disposable(gradient.view(logits.shape)), None, None, None, None, None, None, None
 
 
-def _flat(
-    logits: Tensor, truth: Tensor, weight: Tensor | None, field: Tensor | None
-) -> tuple[Tensor, Tensor, Tensor | None, Tensor | None]:
+def _flat(*tensors: Tensor | None) -> list[Any]:
     """Return tensors (B, C, *spatial) as (B, C, N)."""
-    weight, field = (None if each is None else each.flatten(2) for each in (weight, field))
-    return logits.flatten(2), truth.flatten(2), weight, field
+    return [None if tensor is None else tensor.flatten(2) for tensor in tensors]
 
 
 def _kernels(logits: Tensor) -> ModuleType:

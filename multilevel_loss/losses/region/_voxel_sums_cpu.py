@@ -7,6 +7,8 @@ last place.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import numpy as np
 import torch
 from numpy.typing import NDArray
@@ -36,17 +38,19 @@ def sums(
     squared: bool,
     gamma: float | None,
     keep: bool,
-) -> tuple[Tensor, Tensor | None]:
+) -> tuple[tuple[Tensor | None, ...], Tensor | None]:
     """Return what `_voxel_sums_torch.sums` does, of logits (B, C, N), and their activation if that is to `keep`."""
     batch, channels, voxels = logits.shape
     items = -(-voxels // _ITEM)
-    of_items = np.zeros((batch * items, 8, channels))
+    of_items, result = np.zeros((11, batch * items, channels)), np.empty((11, batch, channels), np.float32)
     kept = torch.empty(logits.shape) if keep else None
     arrays, options = _arrays(truth, channels, weight, field), (softmax, squared, *_focusing(gamma))
     work = logits.numel() // _PER_WORK
     run(_forward, batch * items, work, _reals(logits), *arrays, *options, _reals(kept), of_items)
-    result = of_items.reshape(batch, items, 8, channels).sum(1).astype(np.float32)
-    return torch.from_numpy(result.swapaxes(0, 1)), kept
+    _collect(of_items, result)
+    entropy, sides = gamma is not None, field is not None
+    asked = True, True, entropy, entropy and not softmax, sides, sides, True, True, True, sides, sides
+    return tuple(torch.from_numpy(row) if wanted else None for row, wanted in zip(result, asked, strict=True)), kept
 
 
 def gradient(
@@ -57,17 +61,21 @@ def gradient(
     softmax: bool,
     squared: bool,
     gamma: float | None,
-    by_sums: Tensor,
+    by_sums: Sequence[Tensor | None],
     kept: Tensor | None,
 ) -> Tensor:
-    """Return the gradient with respect to the logits, in the place of `kept`, given that with respect to the sums."""
+    """Return what `_voxel_sums_torch.gradient` does, in the place of `kept`."""
     if kept is None:
-        x = logits.detach().contiguous()
+        x = logits.detach().flatten(2).contiguous()
         kept = x.softmax(1) if softmax else x.sigmoid()
     batch, channels, voxels = kept.shape
+    by = np.zeros((len(by_sums), batch, channels), np.float32)
+    for own, given in zip(by, by_sums, strict=True):
+        if given is not None:
+            own[...] = given.numpy()
     arrays, options = _arrays(truth, channels, weight, field), (softmax, squared, *_focusing(gamma))
     count, work = batch * -(-voxels // _ITEM), kept.numel() // _PER_WORK
-    run(_backward, count, work, kept.numpy(), *arrays, *options, by_sums.numpy())
+    run(_backward, count, work, kept.numpy(), *arrays, *options, by)
     return kept
 
 
@@ -174,6 +182,33 @@ def _sigmoid_counts(x: _Reals, v: _Reals, w: _Reals, p: _Reals) -> tuple[np.floa
 
 
 @_reduces
+def _sigmoid_entropies(
+    x: _Reals, v: _Reals, w: _Reals, p: _Reals
+) -> tuple[np.float32, np.float32, np.float32, np.float32, np.float32]:
+    """Write it and return these, Σ w·v·(−log p) and Σ w·(1−v)·(−log(1−p))."""
+    overlap = predicted = members = positive = negative = _ZERO
+    for j in range(x.size):
+        small, greatest = _exp(-abs(x[j])), max(x[j], _ZERO)
+        log_total = _log1p(small)
+        p[j] = (_ONE if x[j] >= _ZERO else small) / (_ONE + small)
+        overlap += w[j] * v[j] * p[j]
+        predicted += w[j] * p[j]
+        members += w[j] * v[j]
+        positive += w[j] * v[j] * ((greatest - x[j]) + log_total)
+        negative += w[j] * (_ONE - v[j]) * (greatest + log_total)
+    return overlap, predicted, members, positive, negative
+
+
+@_reduces
+def _total(x: _Reals) -> np.float32:
+    """Return Σ x."""
+    result = _ZERO
+    for j in range(x.size):
+        result += x[j]
+    return result
+
+
+@_reduces
 def _squares(w: _Reals, x: _Reals) -> np.float32:
     """Return Σ w·x²."""
     result = _ZERO
@@ -190,6 +225,16 @@ def _sides(w: _Reals, p: _Reals, field: _Reals) -> tuple[np.float32, np.float32]
         above += w[j] * p[j] * max(field[j], _ZERO)
         below += w[j] * p[j] * min(field[j], _ZERO)
     return above, below
+
+
+@_kernel
+def _extremes(x: _Reals) -> tuple[np.float32, np.float32]:
+    """Return the greatest x and the greatest −x, at least 0."""
+    highest = deepest = np.int32(0)
+    for j in range(x.size):  # bits of floats order as they do, and several are compared at a time
+        highest = max(highest, np.float32(x[j]).view(np.int32))
+        deepest = max(deepest, np.float32(-x[j]).view(np.int32))
+    return np.int32(highest).view(np.float32), np.int32(deepest).view(np.float32)
 
 
 @_reduces
@@ -318,42 +363,44 @@ def _slope(p: _Reals, gamma: np.float32, out: _Reals) -> None:
 
 @_kernel
 def _gradient(
-    v: _Reals, w: _Reals, p: _Reals, rest: _Reals, by_overlap: np.float32, by_sum: np.float32, by_squares: np.float32,
-    out: _Reals,
+    v: _Reals, w: _Reals, by_field: _Reals, p: _Reals, by_overlap: np.float32, by_sum: np.float32,
+    by_squares: np.float32, out: _Reals,
 ) -> None:  # fmt: skip
-    """Write the gradient by a logit where `rest` is 1 − p, that by log p where it is 1."""
+    """Write the gradient by log p, p of a softmax."""
     for j in range(p.size):
-        out[j] = w[j] * ((by_overlap * v[j] + by_sum + _TWO * by_squares * p[j]) * p[j] * rest[j])
+        out[j] = w[j] * ((by_overlap * v[j] + by_sum + _TWO * by_squares * p[j] + by_field[j]) * p[j])
 
 
 @_kernel
 def _to_gradient(
-    v: _Reals, w: _Reals, by_overlap: np.float32, by_sum: np.float32, by_squares: np.float32, p: _Reals
-) -> None:
-    """Write that by a logit where its sigmoid p was."""
+    v: _Reals, w: _Reals, by_field: _Reals, by_overlap: np.float32, by_sum: np.float32, by_squares: np.float32,
+    by_positive: np.float32, by_negative: np.float32, p: _Reals,
+) -> None:  # fmt: skip
+    """Write that by a logit where its sigmoid p was, with that of the plain cross entropies and of a field."""
     for j in range(p.size):
-        p[j] = w[j] * ((by_overlap * v[j] + by_sum + _TWO * by_squares * p[j]) * p[j] * (_ONE - p[j]))
+        by_p = by_overlap * v[j] + by_sum + _TWO * by_squares * p[j] + by_field[j]
+        of_members = (by_p * p[j] - by_positive * v[j]) * (_ONE - p[j])
+        p[j] = w[j] * (of_members + by_negative * (_ONE - v[j]) * p[j])
 
 
 @_kernel
 def _gradient_with_entropies(
-    v: _Reals, w: _Reals, p: _Reals, rest: _Reals, by_overlap: np.float32, by_sum: np.float32, by_squares: np.float32,
+    v: _Reals, w: _Reals, by_field: _Reals, p: _Reals, rest: _Reals,
+    by_overlap: np.float32, by_sum: np.float32, by_squares: np.float32,
     slope: _Reals, other_slope: _Reals, by_positive: np.float32, by_negative: np.float32, out: _Reals,
 ) -> None:  # fmt: skip
-    """Write the same and that of the cross entropies."""
+    """Write the gradient by a logit where `rest` is 1 − p, that by log p where it is 1, with that of the entropies."""
     for j in range(p.size):
-        by_p = by_overlap * v[j] + by_sum + _TWO * by_squares * p[j]
+        by_p = by_overlap * v[j] + by_sum + _TWO * by_squares * p[j] + by_field[j]
         of_members = (by_p * p[j] + by_positive * v[j] * slope[j]) * rest[j]
         out[j] = w[j] * (of_members - by_negative * (_ONE - v[j]) * other_slope[j] * p[j])
 
 
 @_kernel
-def _add_sides(
-    above: np.float32, below: np.float32, w: _Reals, p: _Reals, rest: _Reals, field: _Reals, out: _Reals
-) -> None:
-    """Add the gradient of the sums on both sides of a field, likewise."""
-    for j in range(p.size):
-        out[j] += (above if field[j] > _ZERO else below) * field[j] * w[j] * p[j] * rest[j]
+def _by_field(above: np.float32, below: np.float32, field: _Reals, out: _Reals) -> None:
+    """Write the gradient, by w·p, of the sums on both sides of a field."""
+    for j in range(field.size):
+        out[j] = (above if field[j] > _ZERO else below) * field[j]
 
 
 @_kernel
@@ -362,19 +409,20 @@ def _forward(
     logits: _Reals, labels: NDArray[np.uint8], truth: _Reals, weight: _Reals, field: _Reals,
     softmax: bool, squared: bool, entropy: bool, gamma: np.float32, kept: _Reals, sums: NDArray[np.float64],
 ) -> None:  # fmt: skip
-    """Write the sums, and the activation unless `kept` is empty, of items `first` to `last`."""
+    """Write the sums and the activation, unless `kept` is empty, of items `first` to `last`."""
     if divided(threads, first, last):
         return
     batch, channels, voxels = logits.shape
-    items = sums.shape[0] // batch
+    items = sums.shape[1] // batch
     scratch, own = np.empty((7, _BLOCK), np.float32), np.empty((1, channels, _BLOCK), np.float32)
     keep, focused = kept.size > 0, gamma > _ZERO
+    plain = not (softmax or focused)
     activation = kept if keep else own
     _fill(_ONE, scratch[0])
     _fill(_ONE, scratch[4])
     _fill(_ONE, scratch[5])
     for item in range(first, last):
-        b, of, begin = item // items, sums[item], item % items * _ITEM
+        b, of, begin = item // items, sums[:, item], item % items * _ITEM
         end = min(begin + _ITEM, voxels)
         for start in range(begin, end, _BLOCK):
             stop = min(start + _BLOCK, end)
@@ -382,6 +430,7 @@ def _forward(
             w = weight[b, 0, start:stop] if weight.size else scratch[0, :n]
             greatest, total, rest = scratch[1, :n], scratch[2, :n], scratch[3, :n]
             focus, other_focus = scratch[4, :n], scratch[5, :n]
+            weight_of_block = _total(w) if weight.size else np.float32(n)
             place, at = (b, start) if keep else (0, 0)  # of the activation
             if softmax:
                 _softmax(logits, b, start, activation, place, at, greatest, total)
@@ -392,34 +441,49 @@ def _forward(
                 v = truth[b, c, start:stop] if truth.size else scratch[6, :n]
                 if labels.size:
                     _equal(labels[b, 0, start:stop], c if channels > 1 else 1, v)
-                if softmax:
-                    overlap, predicted, members = _counts(v, w, p)
-                elif entropy:
-                    _sigmoid_parts(x, p, greatest, total)
-                    overlap, predicted, members = _counts(v, w, p)
-                else:
+                positive = negative = _ZERO
+                if plain and entropy:
+                    overlap, predicted, members, positive, negative = _sigmoid_entropies(x, v, w, p)
+                elif plain:
                     overlap, predicted, members = _sigmoid_counts(x, v, w, p)
+                else:
+                    if not softmax:
+                        _sigmoid_parts(x, p, greatest, total)
+                        _log1p_all(total)
+                    overlap, predicted, members = _counts(v, w, p)
                 of[0, c] += overlap
                 of[1, c] += _squares(w, p) if squared else predicted
-                of[2, c] += _squares(w, v) if squared else members
-                of[3, c] += members
+                of[6, c] += _squares(w, v) if squared else members
+                of[7, c] += members
+                of[8, c] += weight_of_block
                 if field.size:
                     above, below = _sides(w, p, field[b, c, start:stop])
-                    of[6, c] += above
-                    of[7, c] += below
-                if not entropy:
-                    continue
+                    of[4, c] += above
+                    of[5, c] += below
+                    highest, deepest = _extremes(field[b, c, start:stop])
+                    of[9, c], of[10, c] = max(of[9, c], highest), max(of[10, c], deepest)
                 if focused:
                     _focus(p, gamma, focus)
-                if not softmax:
-                    _log1p_all(total)
                 if focused and not softmax:
                     _complement(p, rest)
                     _focus(rest, gamma, other_focus)
-                positive, negative = _entropies(v, w, x, greatest, total, focus, other_focus)
-                of[4, c] += positive
-                if not softmax:
-                    of[5, c] += negative
+                if entropy and not plain:
+                    positive, negative = _entropies(v, w, x, greatest, total, focus, other_focus)
+                of[2, c] += positive
+                of[3, c] += negative
+
+
+@_kernel
+def _collect(of_items: NDArray[np.float64], out: _Reals) -> None:
+    """Write the sums (11, B, C) of those (11, B·items, C) of the items, the last two the greatest of them, 0 as 1."""
+    rows, batch, channels = out.shape
+    items = of_items.shape[1] // batch
+    for row in range(rows):
+        for b in range(batch):
+            for c in range(channels):
+                parts = of_items[row, b * items : (b + 1) * items, c]
+                total = parts.sum() if row < rows - 2 else parts.max()
+                out[row, b, c] = 1 if row >= rows - 2 and total == 0 else total
 
 
 @_kernel
@@ -433,11 +497,12 @@ def _backward(
         return
     _, channels, voxels = kept.shape
     items = (voxels + _ITEM - 1) // _ITEM
-    scratch, rows = np.empty((6, _BLOCK), np.float32), np.empty((channels if softmax else 1, _BLOCK), np.float32)
+    scratch, rows = np.empty((7, _BLOCK), np.float32), np.empty((channels if softmax else 1, _BLOCK), np.float32)
     _fill(_ONE, scratch[0])
     _fill(-_ONE, scratch[3])
     _fill(-_ONE, scratch[4])
-    focused, alone = entropy and gamma > _ZERO, not (softmax or entropy or field.size)
+    _fill(_ZERO, scratch[6])
+    focused = gamma > _ZERO
     for item in range(first, last):
         b, begin = item // items, item % items * _ITEM
         end = min(begin + _ITEM, voxels)
@@ -446,7 +511,7 @@ def _backward(
             n = stop - start
             w = weight[b, 0, start:stop] if weight.size else scratch[0, :n]
             total, rest = scratch[1, :n], scratch[0 if softmax else 2, :n]
-            slope, other_slope = scratch[3, :n], scratch[4, :n]
+            slope, other_slope, by_field = scratch[3, :n], scratch[4, :n], scratch[6, :n]
             _fill(_ZERO, total)
             for c in range(channels):
                 v = truth[b, c, start:stop] if truth.size else scratch[5, :n]
@@ -455,8 +520,10 @@ def _backward(
                 by = by_sums[:, b, c]
                 by_sum, by_squares = (_ZERO, by[1]) if squared else (by[1], _ZERO)
                 p, g = rows[c if softmax else 0, :n], kept[b, c, start:stop]
-                if alone:
-                    _to_gradient(v, w, by[0], by_sum, by_squares, g)
+                if field.size:
+                    _by_field(by[4], by[5], field[b, c, start:stop], by_field)
+                if not (softmax or focused):
+                    _to_gradient(v, w, by_field, by[0], by_sum, by_squares, by[2], by[3], g)
                     continue
                 _copy(g, p)
                 if not softmax:
@@ -468,14 +535,12 @@ def _backward(
                         _focus(rest, gamma, other_slope)
                         _slope(rest, gamma, other_slope)
                 if entropy:
-                    by_others = _ZERO if softmax else by[5]
+                    by_others = _ZERO if softmax else by[3]
                     _gradient_with_entropies(
-                        v, w, p, rest, by[0], by_sum, by_squares, slope, other_slope, by[4], by_others, g
+                        v, w, by_field, p, rest, by[0], by_sum, by_squares, slope, other_slope, by[2], by_others, g
                     )
                 else:
-                    _gradient(v, w, p, rest, by[0], by_sum, by_squares, g)
-                if field.size:
-                    _add_sides(by[6], by[7], w, p, rest, field[b, c, start:stop], g)
+                    _gradient(v, w, by_field, p, by[0], by_sum, by_squares, g)
                 if softmax:
                     _add(g, total)
             if softmax:

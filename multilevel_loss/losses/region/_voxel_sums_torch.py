@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -25,8 +26,8 @@ def whole_sums(
     softmax: bool,
     squared: bool,
     gamma: float | None,
-) -> tuple[Tensor, ...]:
-    """Return the eight sums (B, C) of logits (B, C, N), for autograd to differentiate and a compiler to fuse."""
+) -> tuple[Any, ...]:
+    """Return `VoxelSums` of logits (B, C, N), for autograd to differentiate and a compiler to fuse."""
     p = x.softmax(1) if softmax else x.sigmoid()
     v = memberships(truth, x.shape[1], x.dtype)
     wv = _weighted(v, w)
@@ -34,7 +35,7 @@ def whole_sums(
     overlap = (p * wv).sum(2)
     predicted = _weighted(p.square() if squared else p, w).sum(2)
     of_squares = (wv * v).sum(2) if squared else members
-    positive = negative = above = below = torch.zeros_like(members)
+    positive = negative = above = below = None
     if gamma is not None and softmax:
         positive = (focal_term(-x.log_softmax(1), p, gamma) * wv).sum(2)
     elif gamma is not None:
@@ -43,7 +44,18 @@ def whole_sums(
     if field is not None:
         wp = _weighted(p, w)
         above, below = ((wp * side).sum(2) for side in (field.clamp_min(0), field.clamp_max(0)))
-    return overlap, predicted, of_squares, members, positive, negative, above, below
+    voxels = torch.full_like(members, x.shape[2]) if w is None else w.sum(2).expand_as(members)
+    return overlap, predicted, positive, negative, above, below, of_squares, members, voxels, *_farthest(field)
+
+
+def _farthest(field: Tensor | None) -> tuple[Tensor | None, Tensor | None]:
+    """Return the greatest value (B, C) of a field (B, C, N) and of minus it, 1 where that is not above 0."""
+    if field is None:
+        return None, None
+    if field.shape[2] == 0:
+        return (one := field.new_ones(field.shape[:2])), one
+    highest, deepest = field.amax(2), -field.amin(2)  # many times quicker than aminmax
+    return torch.where(highest > 0, highest, 1), torch.where(deepest > 0, deepest, 1)
 
 
 def sums(
@@ -55,13 +67,15 @@ def sums(
     squared: bool,
     gamma: float | None,
     _: bool,
-) -> tuple[Tensor, None]:
+) -> tuple[tuple[Any, ...], None]:
     """Return what `whole_sums` does, part by part, so that nothing of the size of the logits is made; none is kept."""
     of_parts = []
     for part in _parts(logits):
         w, f = _cut(weight, part), _cut(field, part)
-        of_parts.append(torch.stack(whole_sums(logits[..., part], truth[..., part], w, f, softmax, squared, gamma)))
-    return torch.stack(of_parts).sum(0), None
+        *of_part, _, _ = whole_sums(logits[..., part], truth[..., part], w, f, softmax, squared, gamma)
+        of_parts.append(of_part)
+    added = (None if row[0] is None else torch.stack(row).sum(0) for row in zip(*of_parts, strict=True))
+    return (*added, *_farthest(field)), None
 
 
 def gradient(
@@ -72,17 +86,19 @@ def gradient(
     softmax: bool,
     squared: bool,
     gamma: float | None,
-    by_sums: Tensor,
+    by_sums: Sequence[Tensor | None],
     _: None,
 ) -> Tensor:
-    """Return the gradient with respect to the logits, given that with respect to the sums."""
+    """Return the gradient (B, C, N) by logits (B, C, *spatial), given that by the first sums, None for 0."""
+    logits = logits.flatten(2)
+    asked = [number for number, by in enumerate(by_sums) if by is not None]
     result = torch.empty_like(logits)
     for part in _parts(logits):
         w, f = _cut(weight, part), _cut(field, part)
         with torch.enable_grad():
             x = logits[..., part].detach().requires_grad_()
-            of_part = torch.stack(whole_sums(x, truth[..., part], w, f, softmax, squared, gamma))
-        (result[..., part],) = torch.autograd.grad(of_part, x, by_sums)
+            of_part = whole_sums(x, truth[..., part], w, f, softmax, squared, gamma)
+        (result[..., part],) = torch.autograd.grad([of_part[n] for n in asked], x, [by_sums[n] for n in asked])
     return result
 
 
