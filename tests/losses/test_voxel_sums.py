@@ -10,9 +10,10 @@ import pytest
 import torch
 from torch import Tensor
 
+from multilevel_loss import MLLoss, signed_distance_map
 from multilevel_loss._checks import Mode
 from multilevel_loss._targets import prepare
-from multilevel_loss.functional import cross_entropy_loss, dice_ce_loss, dice_loss
+from multilevel_loss.functional import boundary_loss, cross_entropy_loss, dice_ce_loss, dice_loss
 from multilevel_loss.losses.region import _voxel_sums_cpu, _voxel_sums_torch
 from multilevel_loss.losses.region._voxel_sums import _FusedSums, voxel_sums
 
@@ -49,7 +50,7 @@ def test_parts_make_the_whole(
         yield from (slice(start, start + 4) for start in range(0, values.shape[2], 4))
 
     monkeypatch.setattr(_voxel_sums_torch, "_parts", in_parts)
-    *sums, constants = _FusedSums.apply(*arguments, True, *options)
+    *sums, constants = _FusedSums.apply(*arguments, None, True, *options)
     torch.testing.assert_close((*sums, *constants), whole)
     (gradient,) = torch.autograd.grad([sums[n] for n in asked], logits, list(by_sums))
     torch.testing.assert_close(gradient, expected)
@@ -76,13 +77,13 @@ def test_kernels_agree_with_torch(
     expected, _ = _voxel_sums_torch.sums(*wide, *options, False)
     by_sums = [None if each is None else torch.randn(2, channels) for each in expected[:6]]
     wide_by = [None if each is None else each.double() for each in by_sums]
-    slope = _voxel_sums_torch.gradient(*wide, *options, wide_by, None)
+    slope = _voxel_sums_torch.gradient(*wide, *options, wide_by, None, None)
     for keep in (False, True):
         sums, kept = _voxel_sums_cpu.sums(*arguments, *options, keep)
         in_double = [None if each is None else each.double() for each in sums]
         torch.testing.assert_close(in_double, list(expected), rtol=3e-6, atol=1e-5)
         assert (kept is not None) == keep
-        gradient = _voxel_sums_cpu.gradient(*arguments, *options, by_sums, kept)
+        gradient = _voxel_sums_cpu.gradient(*arguments, *options, by_sums, kept, None)
         torch.testing.assert_close(gradient.double(), slope, rtol=1e-5, atol=1e-5)
 
 
@@ -93,6 +94,27 @@ def test_a_graph_may_be_gone_through_again(channels: int) -> None:
     first, second, third = (torch.autograd.grad(loss, logits, retain_graph=True)[0] for _ in range(3))
     torch.testing.assert_close(second, first, rtol=1e-5, atol=1e-12)
     assert torch.equal(third, second)
+
+
+@pytest.mark.parametrize("include_background", [False, True])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+@pytest.mark.parametrize("channels", [1, 3])
+def test_a_gradient_in_the_place_of_a_map_is_that_beside_it(
+    channels: int, dtype: torch.dtype, include_background: bool
+) -> None:
+    logits = torch.randn(2, channels, 300, 300, dtype=dtype, requires_grad=True)
+    target = torch.randint(max(channels, 2), (2, 300, 300))
+    distances = signed_distance_map(target, num_classes=None if channels == 1 else channels)
+    options = {"include_background": include_background, "normalize": "max"}
+    given, own = (
+        boundary_loss(logits, target, distance_map=distances, **options),
+        boundary_loss(logits, target, **options),
+    )
+    torch.testing.assert_close(own, given)
+    (expected,) = torch.autograd.grad(given, logits)
+    first, second = (torch.autograd.grad(own, logits, retain_graph=True)[0] for _ in range(2))
+    torch.testing.assert_close(first, expected, rtol=1e-5, atol=1e-12)
+    assert torch.equal(second, first)  # with another map, for the gradient has taken the place of that
 
 
 def test_nothing_is_kept_for_a_gradient_that_nobody_asks_for() -> None:
@@ -201,6 +223,16 @@ def test_memory_is_little_more_than_the_gradient(dtype: torch.dtype, channels: i
         logits.grad = None
         used = torch.tensor(_allocations(lambda step=loss: step(logits, target).backward()))
         assert used.cumsum(0).max() < 1.26 * 4 * logits.numel()  # of long labels there is a copy in bytes
+
+
+@pytest.mark.parametrize("channels", [1, 3])
+def test_a_map_needs_no_more_memory_than_the_gradient(channels: int) -> None:
+    logits = torch.randn(1, channels, 512, 512, requires_grad=True)
+    target, loss = torch.randint(max(channels, 2), (1, 512, 512)), MLLoss()
+    loss(logits, target).backward()
+    logits.grad = None
+    used = torch.tensor(_allocations(lambda: loss(logits, target).backward()))
+    assert used.cumsum(0).max() < 1.5 * 4 * logits.numel()
 
 
 def test_second_derivatives_are_refused() -> None:

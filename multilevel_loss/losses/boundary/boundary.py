@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import partial
 from typing import Literal, cast
 
 import torch.nn.functional as F
@@ -11,7 +12,7 @@ from torch import Tensor
 from multilevel_loss._checks import Mode, Reduction, Spacing, check_choice
 from multilevel_loss._module import as_module
 from multilevel_loss._reduce import class_weights, full_precision, reduce, voxel_weights
-from multilevel_loss._targets import Prepared, prepare
+from multilevel_loss._targets import Prepared, prepare, regions
 from multilevel_loss.distance.maps import Boundary, bounded, signed_distances_of
 from multilevel_loss.losses.region._cross_entropy import reduce_weighted
 from multilevel_loss.losses.region._voxel_sums import voxel_sums
@@ -92,12 +93,18 @@ def boundary_loss(
     check_choice("normalize", normalize, (None, "max"))
     prepared = prepare(input, target, mode=mode, ignore_index=ignore_index, mask=mask)
     first = prepared.first_class(include_background)
+    make = None
     if distance_map is None:
-        distances = signed_distances_of(prepared.regions(first), spacing=spacing, boundary=boundary)
-        distances = distances.to(prepared.logits.dtype)
+        make = partial(_map_of, prepared.truth, prepared.logits, first, spacing, boundary, clip)
+        field = make()
     else:
-        distances = check_distance_map(distance_map, prepared)[:, first:]
-    distances = bounded(distances, normalize=normalize if reduction == "none" else None, clip=clip)
+        field = check_distance_map(distance_map, prepared)
+        if first:
+            field = F.pad(field[:, first:], [0, 0] * (field.ndim - 2) + [first, 0])
+        field = bounded(field, normalize=None, clip=clip)
+    distances = field[:, first:]
+    if reduction == "none":
+        distances = bounded(distances, normalize=normalize, clip=None)
     best = None
     if offset == "optimal":
         best = distances.clamp_max(0)
@@ -108,9 +115,7 @@ def boundary_loss(
         loss = loss if best is None else loss - best
         return reduce(loss, voxel_weights(share, prepared.mask, loss), reduction)
     # Either side of the boundary is summed by itself, so that not the map but its sums are normalized.
-    if first:  # the sums are of all classes
-        distances = F.pad(distances, [0, 0] * (distances.ndim - 2) + [first, 0])
-    sums = voxel_sums(prepared, field=distances)
+    sums = voxel_sums(prepared, field=field, make_field=make)
     outside, inside, highest, deepest = (
         cast(Tensor, of_class)[:, first:] for of_class in (sums.above, sums.below, sums.highest, sums.deepest)
     )
@@ -119,6 +124,15 @@ def boundary_loss(
     if normalize is not None:
         outside, inside = outside / highest, inside / deepest
     return reduce_weighted(outside + inside, sums.voxels[:, first:], share, reduction)
+
+
+def _map_of(
+    truth: Tensor, like: Tensor, first: int, spacing: Spacing | None, boundary: Boundary, clip: float | None
+) -> Tensor:
+    """Return the map of all classes, of the shape and dtype of `like`, 0 for those before `first`."""
+    inside = regions(truth, like.shape[1])
+    inside[:, :first] = False
+    return signed_distances_of(inside, spacing=spacing, boundary=boundary, clip=clip).to(like.dtype)
 
 
 def check_distance_map(distance_map: Tensor, prepared: Prepared) -> Tensor:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from types import ModuleType
 from typing import Any, NamedTuple, cast
 
@@ -51,6 +52,7 @@ def voxel_sums(
     gamma: float | None = None,
     weight: Tensor | None = None,
     field: Tensor | None = None,
+    make_field: Callable[[], Tensor] | None = None,
 ) -> VoxelSums:
     """Return the sums over the voxels of each sample; without `weight` they stay with `prepared` for other losses.
 
@@ -60,6 +62,7 @@ def voxel_sums(
         gamma: γ ≥ 0 of the cross entropies, 0 for the plain one; None leaves them out.
         weight: ω (B, 1, *spatial), at least 0; None for 1. A masked voxel has none in any case.
         field: Φ (B, C, *spatial), a constant of the dtype of the logits.
+        make_field: makes the same anew, and so allows that the gradient takes its place.
     """
     if weight is None and field is None:
         for (of_squares, focus), known in prepared.sums.items():
@@ -74,8 +77,9 @@ def voxel_sums(
         flat = _flat(logits, prepared.truth, weight, field)
         result = VoxelSums(*_voxel_sums_torch.whole_sums(*(*flat, *options)))
     else:
-        keep = torch.is_grad_enabled() and logits.requires_grad
-        *sums, constants = _FusedSums.apply(logits, prepared.truth, weight, field, keep, *options)  # type: ignore[no-untyped-call]
+        keep = make_field is None and torch.is_grad_enabled() and logits.requires_grad
+        inputs = logits, prepared.truth, weight, field, make_field, keep
+        *sums, constants = _FusedSums.apply(*inputs, *options)  # type: ignore[no-untyped-call]
         result = VoxelSums(*sums, *constants)
     if shared:
         prepared.sums[squared, gamma] = result
@@ -88,7 +92,8 @@ _DIFFERENTIABLE = VoxelSums._fields.index("truth")
 class _FusedSums(torch.autograd.Function):
     """The sums of logits (B, C, *spatial) in the order of VoxelSums, the constants in a tuple.
 
-    Of the size of the logits nothing is kept but, on a CPU, the activation, whose place the gradient then takes.
+    Of the size of the logits one thing is kept at most, whose place the gradient then takes: the field where it can be
+    made anew, or else, on a CPU, the activation.
     """
 
     @staticmethod
@@ -98,11 +103,14 @@ class _FusedSums(torch.autograd.Function):
         truth: Tensor,
         weight: Tensor | None,
         field: Tensor | None,
+        make_field: Callable[[], Tensor] | None,
         keep: bool,
         *options: bool | float,
     ) -> tuple[Tensor | tuple[Tensor | None, ...] | None, ...]:
         ctx.options = options
-        ctx.save_for_backward(logits, truth, weight, field)
+        ctx.make_field = make_field
+        ctx.own_field = None if make_field is None else field
+        ctx.save_for_backward(logits, truth, weight, field if make_field is None else None)
         ctx.set_materialize_grads(False)
         sums, ctx.kept = _kernels(logits).sums(*_flat(logits, truth, weight, field), *options, keep)
         return *sums[:_DIFFERENTIABLE], sums[_DIFFERENTIABLE:]
@@ -110,11 +118,15 @@ class _FusedSums(torch.autograd.Function):
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, *by_sums: Tensor | None) -> tuple[Tensor | None, ...]:
-        logits, *others = ctx.saved_tensors
-        kept, ctx.kept = ctx.kept, None  # a second call starts from the logits
+        logits, truth, weight, field = ctx.saved_tensors
+        kept, own_field = ctx.kept, ctx.own_field
+        ctx.kept = ctx.own_field = None  # a second call starts from the logits and the truth
+        if ctx.make_field is not None:
+            field = own_field = ctx.make_field() if own_field is None else own_field
+        flat, (place,) = _flat(truth, weight, field), _flat(own_field)
         by = by_sums[:_DIFFERENTIABLE]
-        gradient = _kernels(logits).gradient(logits, *_flat(*others), *ctx.options, by, kept)
-        return disposable(gradient.view(logits.shape)), None, None, None, None, None, None, None
+        gradient = _kernels(logits).gradient(logits, *flat, *ctx.options, by, kept, place)
+        return disposable(gradient.view(logits.shape)), *[None] * (5 + len(ctx.options))
 
 
 def _flat(*tensors: Tensor | None) -> list[Any]:

@@ -63,20 +63,22 @@ def gradient(
     gamma: float | None,
     by_sums: Sequence[Tensor | None],
     kept: Tensor | None,
+    place: Tensor | None,
 ) -> Tensor:
-    """Return what `_voxel_sums_torch.gradient` does, in the place of `kept`."""
-    if kept is None:
-        x = logits.detach().flatten(2).contiguous()
-        kept = x.softmax(1) if softmax else x.sigmoid()
-    batch, channels, voxels = kept.shape
+    """Return what `_voxel_sums_torch.gradient` does, in the place of the activation if that was `kept`."""
+    x = logits.flatten(2) if kept is None else None
+    result = kept if x is None else place
+    if result is None:
+        result = torch.empty(logits.flatten(2).shape)
+    batch, channels, voxels = result.shape
     by = np.zeros((len(by_sums), batch, channels), np.float32)
     for own, given in zip(by, by_sums, strict=True):
         if given is not None:
             own[...] = given.numpy()
     arrays, options = _arrays(truth, channels, weight, field), (softmax, squared, *_focusing(gamma))
-    count, work = batch * -(-voxels // _ITEM), kept.numel() // _PER_WORK
-    run(_backward, count, work, kept.numpy(), *arrays, *options, by)
-    return kept
+    count, work = batch * -(-voxels // _ITEM), result.numel() // _PER_WORK
+    run(_backward, count, work, _reals(x), *arrays, *options, by, result.numpy())
+    return result
 
 
 def _arrays(
@@ -322,6 +324,13 @@ def _softmax(
 
 
 @_kernel
+def _sigmoid(x: _Reals, out: _Reals) -> None:
+    for j in range(x.size):
+        small = _exp(-abs(x[j]))
+        out[j] = (_ONE if x[j] >= _ZERO else small) / (_ONE + small)
+
+
+@_kernel
 def _sigmoid_parts(x: _Reals, p: _Reals, greatest: _Reals, small: _Reals) -> None:
     """Write the sigmoid, the greater of x and 0, and e^−|x|."""
     for j in range(x.size):
@@ -489,15 +498,15 @@ def _collect(of_items: NDArray[np.float64], out: _Reals) -> None:
 @_kernel
 def _backward(
     threads: int, first: int, last: int,
-    kept: _Reals, labels: NDArray[np.uint8], truth: _Reals, weight: _Reals, field: _Reals,
-    softmax: bool, squared: bool, entropy: bool, gamma: np.float32, by_sums: _Reals,
+    logits: _Reals, labels: NDArray[np.uint8], truth: _Reals, weight: _Reals, field: _Reals,
+    softmax: bool, squared: bool, entropy: bool, gamma: np.float32, by_sums: _Reals, out: _Reals,
 ) -> None:  # fmt: skip
-    """Write the gradient of items `first` to `last` where their activation was."""
+    """Write the gradient of items `first` to `last`, whose activation lies in `out` unless logits are given."""
     if divided(threads, first, last):
         return
-    _, channels, voxels = kept.shape
+    _, channels, voxels = out.shape
     items = (voxels + _ITEM - 1) // _ITEM
-    scratch, rows = np.empty((7, _BLOCK), np.float32), np.empty((channels if softmax else 1, _BLOCK), np.float32)
+    scratch, own = np.empty((7, _BLOCK), np.float32), np.empty((1, channels if softmax else 1, _BLOCK), np.float32)
     _fill(_ONE, scratch[0])
     _fill(-_ONE, scratch[3])
     _fill(-_ONE, scratch[4])
@@ -512,6 +521,8 @@ def _backward(
             w = weight[b, 0, start:stop] if weight.size else scratch[0, :n]
             total, rest = scratch[1, :n], scratch[0 if softmax else 2, :n]
             slope, other_slope, by_field = scratch[3, :n], scratch[4, :n], scratch[6, :n]
+            if softmax and logits.size:
+                _softmax(logits, b, start, own, 0, 0, scratch[2, :n], total)
             _fill(_ZERO, total)
             for c in range(channels):
                 v = truth[b, c, start:stop] if truth.size else scratch[5, :n]
@@ -519,13 +530,16 @@ def _backward(
                     _equal(labels[b, 0, start:stop], c if channels > 1 else 1, v)
                 by = by_sums[:, b, c]
                 by_sum, by_squares = (_ZERO, by[1]) if squared else (by[1], _ZERO)
-                p, g = rows[c if softmax else 0, :n], kept[b, c, start:stop]
+                p, g = own[0, c if softmax else 0, :n], out[b, c, start:stop]
                 if field.size:
                     _by_field(by[4], by[5], field[b, c, start:stop], by_field)
+                if logits.size and not softmax:
+                    _sigmoid(logits[b, c, start:stop], g)
                 if not (softmax or focused):
                     _to_gradient(v, w, by_field, by[0], by_sum, by_squares, by[2], by[3], g)
                     continue
-                _copy(g, p)
+                if not (softmax and logits.size):
+                    _copy(g, p)
                 if not softmax:
                     _complement(p, rest)
                 if focused:
@@ -545,4 +559,4 @@ def _backward(
                     _add(g, total)
             if softmax:
                 for c in range(channels):
-                    _subtract_product(rows[c, :n], total, kept[b, c, start:stop])
+                    _subtract_product(own[0, c, :n], total, out[b, c, start:stop])

@@ -88,11 +88,15 @@ def gradient(
     gamma: float | None,
     by_sums: Sequence[Tensor | None],
     _: None,
+    place: Tensor | None,
 ) -> Tensor:
-    """Return the gradient (B, C, N) by logits (B, C, *spatial), given that by the first sums, None for 0."""
+    """Return the gradient (B, C, N) by logits (B, C, *spatial), given that by the first sums, None for 0.
+
+    It is written to `place` if that is given, which may be `field`.
+    """
     logits = logits.flatten(2)
     asked = [number for number, by in enumerate(by_sums) if by is not None]
-    result = torch.empty_like(logits)
+    result = torch.empty_like(logits) if place is None else place
     for part in _parts(logits):
         w, f = _cut(weight, part), _cut(field, part)
         with torch.enable_grad():
