@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import weakref
 from collections.abc import Callable, Iterator
 
 import numpy as np
@@ -115,6 +116,17 @@ def test_a_gradient_in_the_place_of_a_map_is_that_beside_it(
     first, second = (torch.autograd.grad(own, logits, retain_graph=True)[0] for _ in range(2))
     torch.testing.assert_close(first, expected, rtol=1e-5, atol=1e-12)
     assert torch.equal(second, first)  # with another map, for the gradient has taken the place of that
+
+
+def test_a_loss_that_is_kept_after_its_gradient_keeps_nothing_else() -> None:
+    leaf, target = torch.randn(1, 1, 300, 300, requires_grad=True), torch.randint(2, (1, 300, 300))
+    logits = 2 * leaf
+    tensors = weakref.WeakSet([logits, target])
+    loss = boundary_loss(logits, target)
+    loss.backward()
+    del logits, target
+    assert loss.isfinite()
+    assert not tensors
 
 
 def test_nothing_is_kept_for_a_gradient_that_nobody_asks_for() -> None:

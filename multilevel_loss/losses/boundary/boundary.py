@@ -95,8 +95,8 @@ def boundary_loss(
     first = prepared.first_class(include_background)
     make = None
     if distance_map is None:
-        make = partial(_map_of, prepared.truth, prepared.logits, first, spacing, boundary, clip)
-        field = make()
+        make = partial(_map_of, first=first, spacing=spacing, boundary=boundary, clip=clip)
+        field = make(prepared.truth, prepared.logits)
     else:
         field = check_distance_map(distance_map, prepared)
         if first:
@@ -127,7 +127,7 @@ def boundary_loss(
 
 
 def _map_of(
-    truth: Tensor, like: Tensor, first: int, spacing: Spacing | None, boundary: Boundary, clip: float | None
+    truth: Tensor, like: Tensor, *, first: int, spacing: Spacing | None, boundary: Boundary, clip: float | None
 ) -> Tensor:
     """Return the map of all classes, of the shape and dtype of `like`, 0 for those before `first`."""
     inside = regions(truth, like.shape[1])

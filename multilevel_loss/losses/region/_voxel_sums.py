@@ -52,7 +52,7 @@ def voxel_sums(
     gamma: float | None = None,
     weight: Tensor | None = None,
     field: Tensor | None = None,
-    make_field: Callable[[], Tensor] | None = None,
+    make_field: Callable[[Tensor, Tensor], Tensor] | None = None,
 ) -> VoxelSums:
     """Return the sums over the voxels of each sample; without `weight` they stay with `prepared` for other losses.
 
@@ -62,7 +62,8 @@ def voxel_sums(
         gamma: γ ≥ 0 of the cross entropies, 0 for the plain one; None leaves them out.
         weight: ω (B, 1, *spatial), at least 0; None for 1. A masked voxel has none in any case.
         field: Φ (B, C, *spatial), a constant of the dtype of the logits.
-        make_field: makes the same anew, and so allows that the gradient takes its place.
+        make_field: makes the same anew of the target and the logits of `prepared`, and so allows that the gradient
+            takes its place.
     """
     if weight is None and field is None:
         for (of_squares, focus), known in prepared.sums.items():
@@ -103,7 +104,7 @@ class _FusedSums(torch.autograd.Function):
         truth: Tensor,
         weight: Tensor | None,
         field: Tensor | None,
-        make_field: Callable[[], Tensor] | None,
+        make_field: Callable[[Tensor, Tensor], Tensor] | None,
         keep: bool,
         *options: bool | float,
     ) -> tuple[Tensor | tuple[Tensor | None, ...] | None, ...]:
@@ -122,7 +123,7 @@ class _FusedSums(torch.autograd.Function):
         kept, own_field = ctx.kept, ctx.own_field
         ctx.kept = ctx.own_field = None  # a second call starts from the logits and the truth
         if ctx.make_field is not None:
-            field = own_field = ctx.make_field() if own_field is None else own_field
+            field = own_field = ctx.make_field(truth, logits) if own_field is None else own_field
         flat, (place,) = _flat(truth, weight, field), _flat(own_field)
         by = by_sums[:_DIFFERENTIABLE]
         gradient = _kernels(logits).gradient(logits, *flat, *ctx.options, by, kept, place)
