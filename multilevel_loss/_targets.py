@@ -162,9 +162,9 @@ def memberships(truth: Tensor, num_classes: int, dtype: torch.dtype) -> Tensor:
     if truth.is_floating_point() or truth.shape[1] == num_classes > 1:
         return truth.to(dtype)
     # Compared as floats and into floats: on a CPU bools are several times slower to write and to read.
-    result = torch.empty((truth.shape[0], num_classes, *truth.shape[2:]), dtype=dtype, device=truth.device)
     if num_classes == 1:
-        return torch.eq(truth.to(dtype), 1, out=result)
+        return truth.to(dtype).eq_(1)
+    result = torch.empty((truth.shape[0], num_classes, *truth.shape[2:]), dtype=dtype, device=truth.device)
     classes = torch.arange(num_classes, dtype=dtype, device=truth.device)
     return torch.eq(truth.to(dtype), classes.view(-1, *[1] * (truth.ndim - 2)), out=result)
 
