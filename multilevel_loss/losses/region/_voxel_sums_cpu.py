@@ -324,13 +324,6 @@ def _softmax(
 
 
 @_kernel
-def _sigmoid(x: _Reals, out: _Reals) -> None:
-    for j in range(x.size):
-        small = _exp(-abs(x[j]))
-        out[j] = (_ONE if x[j] >= _ZERO else small) / (_ONE + small)
-
-
-@_kernel
 def _sigmoid_parts(x: _Reals, p: _Reals, greatest: _Reals, small: _Reals) -> None:
     """Write the sigmoid, the greater of x and 0, and e^−|x|."""
     for j in range(x.size):
@@ -534,7 +527,7 @@ def _backward(
                 if field.size:
                     _by_field(by[4], by[5], field[b, c, start:stop], by_field)
                 if logits.size and not softmax:
-                    _sigmoid(logits[b, c, start:stop], g)
+                    _sigmoid_parts(logits[b, c, start:stop], g, scratch[1], scratch[2])
                 if not (softmax or focused):
                     _to_gradient(v, w, by_field, by[0], by_sum, by_squares, by[2], by[3], g)
                     continue
@@ -549,9 +542,8 @@ def _backward(
                         _focus(rest, gamma, other_slope)
                         _slope(rest, gamma, other_slope)
                 if entropy:
-                    by_others = _ZERO if softmax else by[3]
                     _gradient_with_entropies(
-                        v, w, by_field, p, rest, by[0], by_sum, by_squares, slope, other_slope, by[2], by_others, g
+                        v, w, by_field, p, rest, by[0], by_sum, by_squares, slope, other_slope, by[2], by[3], g
                     )
                 else:
                     _gradient(v, w, by_field, p, by[0], by_sum, by_squares, g)
