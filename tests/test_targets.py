@@ -1,7 +1,7 @@
 import pytest
 import torch
 
-from multilevel_loss._targets import prepare
+from multilevel_loss._targets import above, prepare, regions
 
 INTEGERS = [torch.bool, torch.uint8, torch.int8, torch.int16, torch.int32, torch.int64, torch.uint16, torch.uint32]
 
@@ -68,7 +68,7 @@ def test_a_masked_target_may_hold_anything(rubbish: int) -> None:
     labels = torch.tensor([[2, 0, rubbish]])
     prepared = prepare(torch.zeros(1, 3, 3), labels, mode=None, mask=mask)
     assert prepared.target.tolist() == [[[0, 1, 0], [0, 0, 0], [1, 0, 0]]]
-    assert prepared.regions(1).tolist() == [[[False, False, False], [True, False, False]]]
+    assert regions(prepared.truth, 3)[:, 1:].tolist() == [[[False, False, False], [True, False, False]]]
     soft = torch.tensor([[[0.25, 1.0, float(rubbish)]]])
     assert prepare(torch.zeros(1, 1, 3), soft, mode=None, mask=mask).target.tolist() == [[[0.25, 1, 0]]]
     nan = torch.tensor([[[0.25, 1.0, torch.nan]]])
@@ -137,3 +137,11 @@ def test_bad_input_says_what_is_wrong(
     with pytest.raises(error) as caught:
         prepare(input, target, **({"mode": None} | options))  # type: ignore[arg-type]
     assert str(caught.value) == message
+
+
+def test_above_is_what_torch_says() -> None:
+    values = torch.randn(2, 3, 7)
+    values[0, 0, :4] = torch.tensor([0.0, -0.0, torch.nan, torch.inf])
+    for x in (values, values.double(), values.transpose(0, 2), values[:0]):
+        assert above(0, x).equal(x > 0)
+        assert above(0, x).is_contiguous()

@@ -82,7 +82,7 @@ def signed_distances_of(
 ) -> Tensor:
     """Return the map of :func:`signed_distance_map` of regions, contiguous bool (B, C, *spatial)."""
     check_choice("boundary", boundary, get_args(Boundary))
-    distance, step = _signed_distances(inside, spacing, inner=boundary == "inner")
+    distance, step = distances_across(inside, spacing, inner=boundary == "inner")
     if boundary == "midpoint":
         half = 0.5 if step is None else 0.5 * step
         distance = distance - half * distance.sign()
@@ -145,13 +145,13 @@ def distance_map(
 def distances_of(inside: Tensor, *, spacing: Spacing | None, side: Side) -> Tensor:
     """Return the map of :func:`distance_map`, not shared with anyone, of regions, contiguous bool (B, C, *spatial)."""
     check_choice("side", side, get_args(Side))
-    distance, _ = _signed_distances(inside, spacing, inner=False)
+    distance, _ = distances_across(inside, spacing, inner=False)
     if side == "both":
         return distance.abs_()  # a map of our own
     return (distance if side == "outside" else -distance).clamp(min=0)
 
 
-def _signed_distances(inside: Tensor, spacing: Spacing | None, inner: bool) -> tuple[Tensor, Tensor | None]:
+def distances_across(inside: Tensor, spacing: Spacing | None, inner: bool) -> tuple[Tensor, Tensor | None]:
     """Return the signed distances (B, C, *spatial) and the smallest spacing of each sample, (B, 1, ...)."""
     batch, channels, *spatial = inside.shape
     # MPS has no float64, so there the spacing stays on the CPU.

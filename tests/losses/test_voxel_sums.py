@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import weakref
 from collections.abc import Callable, Iterator
+from typing import Any
 
 import numpy as np
 import pytest
@@ -14,7 +15,7 @@ from torch import Tensor
 from multilevel_loss import MLLoss, signed_distance_map
 from multilevel_loss._checks import Mode
 from multilevel_loss._targets import prepare
-from multilevel_loss.functional import boundary_loss, cross_entropy_loss, dice_ce_loss, dice_loss
+from multilevel_loss.functional import boundary_loss, cross_entropy_loss, dice_ce_loss, dice_loss, hausdorff_dt_loss
 from multilevel_loss.losses.region import _voxel_sums_cpu, _voxel_sums_torch
 from multilevel_loss.losses.region._voxel_sums import _FusedSums, voxel_sums
 
@@ -33,17 +34,18 @@ either_squared = pytest.mark.parametrize("squared", [False, True])
 
 @either_squared
 @every_gamma
+@pytest.mark.parametrize("errors", [False, True])
 @pytest.mark.parametrize("softmax", [False, True])
 def test_parts_make_the_whole(
-    monkeypatch: pytest.MonkeyPatch, softmax: bool, squared: bool, gamma: float | None
+    monkeypatch: pytest.MonkeyPatch, softmax: bool, errors: bool, squared: bool, gamma: float | None
 ) -> None:
     channels = 3 if softmax else 1
     logits = 3 * torch.randn(2, channels, 35, dtype=torch.float64, requires_grad=True)
     truth = torch.randint(max(channels, 2), (2, 1, 35))
     weight, field = torch.rand(2, 1, 35, dtype=torch.float64), torch.randn(2, channels, 35, dtype=torch.float64)
-    arguments, options = (logits, truth, weight, field), (softmax, squared, gamma)
+    arguments, options = (logits, truth, weight, field), (softmax, squared, gamma, errors)
     whole = _voxel_sums_torch.whole_sums(*arguments, *options)
-    asked = [number for number, each in enumerate(whole[:6]) if each is not None]
+    asked = [number for number, each in enumerate(whole[:7]) if each is not None]
     by_sums = torch.randn(len(asked), 2, channels, dtype=torch.float64)
     (expected,) = torch.autograd.grad([whole[n] for n in asked], logits, list(by_sums))
 
@@ -59,14 +61,21 @@ def test_parts_make_the_whole(
 
 @either_squared
 @every_gamma
-@pytest.mark.parametrize("weighted", [False, True])
+@pytest.mark.parametrize(("weighted", "errors"), [(False, False), (True, False), (True, True)])
 @pytest.mark.parametrize(
     ("channels", "softmax", "soft"),
     [(3, True, False), (3, True, True), (1, False, False), (1, False, True), (2, False, True)],
 )
 @pytest.mark.parametrize("voxels", [33_001, 777])  # more than one item, less than one block
 def test_kernels_agree_with_torch(
-    channels: int, softmax: bool, soft: bool, voxels: int, weighted: bool, squared: bool, gamma: float | None
+    channels: int,
+    softmax: bool,
+    soft: bool,
+    voxels: int,
+    weighted: bool,
+    errors: bool,
+    squared: bool,
+    gamma: float | None,
 ) -> None:
     logits = 5 * torch.randn(2, channels, voxels)
     logits[0, 0, :5] = torch.tensor([80.0, -80.0, 300.0, -300.0, 0.0])
@@ -74,9 +83,9 @@ def test_kernels_agree_with_torch(
     weight, field = (torch.rand(2, 1, voxels), torch.randn_like(logits)) if weighted else (None, None)
     arguments = (logits, truth, weight, field)
     wide = [x.double() if x is not None and x.is_floating_point() else x for x in arguments]
-    options = (softmax, squared, gamma)
+    options = (softmax, squared, gamma, errors)
     expected, _ = _voxel_sums_torch.sums(*wide, *options, False)
-    by_sums = [None if each is None else torch.randn(2, channels) for each in expected[:6]]
+    by_sums = [None if each is None else torch.randn(2, channels) for each in expected[:7]]
     wide_by = [None if each is None else each.double() for each in by_sums]
     slope = _voxel_sums_torch.gradient(*wide, *options, wide_by, None, None)
     for keep in (False, True):
@@ -116,6 +125,24 @@ def test_a_gradient_in_the_place_of_a_map_is_that_beside_it(
     first, second = (torch.autograd.grad(own, logits, retain_graph=True)[0] for _ in range(2))
     torch.testing.assert_close(first, expected, rtol=1e-5, atol=1e-12)
     assert torch.equal(second, first)  # with another map, for the gradient has taken the place of that
+
+
+@pytest.mark.parametrize("options", [{"include_background": False}, {"alpha": 1.5}, {"side": "inside"}])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+@pytest.mark.parametrize("channels", [1, 3])
+def test_a_gradient_in_the_place_of_weights_is_that_of_every_voxel(
+    channels: int, dtype: torch.dtype, options: dict[str, Any]
+) -> None:
+    logits = torch.randn(2, channels, 300, 300, dtype=dtype, requires_grad=True)
+    target, mask = torch.randint(max(channels, 2), (2, 300, 300)), torch.rand(2, 300, 300) > 0.1
+    loss = hausdorff_dt_loss(logits, target, mask=mask, **options)
+    of_voxels = hausdorff_dt_loss(logits, target, mask=mask, reduction="none", **options)
+    every = of_voxels.sum() / (mask.sum() * of_voxels.shape[1])
+    torch.testing.assert_close(loss, every)
+    (expected,) = torch.autograd.grad(every, logits)
+    first, second = (torch.autograd.grad(loss, logits, retain_graph=True)[0] for _ in range(2))
+    torch.testing.assert_close(first, expected, rtol=1e-5, atol=1e-12)
+    assert torch.equal(second, first)  # with other weights, for the gradient has taken the place of those
 
 
 def test_a_loss_that_is_kept_after_its_gradient_keeps_nothing_else() -> None:
@@ -248,8 +275,8 @@ def test_a_map_needs_no_more_memory_than_the_gradient(channels: int) -> None:
 
 
 def test_second_derivatives_are_refused() -> None:
-    logits = torch.randn(1, 1, 2**16, requires_grad=True)
-    target = torch.ones(1, 2**16, dtype=torch.long)
+    logits = torch.randn(1, 1, 2**17, requires_grad=True)
+    target = torch.ones(1, 2**17, dtype=torch.long)
     (slope,) = torch.autograd.grad(dice_loss(logits, target), logits, create_graph=True)
     with pytest.raises(RuntimeError, match="once_differentiable"):
         slope.sum().backward()

@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any, Literal, cast
+from functools import partial
+from typing import Literal, cast
 
-import torch
 from torch import Tensor
 
 from multilevel_loss._checks import Mode, Reduction, Spacing, check_choice, check_number
 from multilevel_loss._module import as_module
 from multilevel_loss._reduce import class_weights, full_precision, reduce, voxel_weights
-from multilevel_loss._targets import prepare
-from multilevel_loss.distance.maps import distances_of
+from multilevel_loss._targets import above, prepare, regions
+from multilevel_loss.distance.maps import distances_across
+from multilevel_loss.losses.region._cross_entropy import reduce_weighted
+from multilevel_loss.losses.region._voxel_sums import voxel_sums
 
 
 @full_precision
@@ -84,40 +86,39 @@ def hausdorff_dt_loss(
     check_choice("side", side, ("both", "inside"))
     prepared = prepare(input, target, mode=mode, ignore_index=ignore_index, mask=mask)
     first = prepared.first_class(include_background)
-    p, truth = prepared.probability()[:, first:], prepared.target[:, first:]
-    both = p.detach().gt(0.5).contiguous(), prepared.regions(first)
-    # The distances are ours alone, so that the sum of their powers may take their place.
-    d_p, d_v = (distances_of(region, spacing=spacing, side=side).to(p).pow_(alpha) for region in both)
-    loss = _weighted_squares(p, truth, d_p.add_(d_v))
-    share = voxel_weights(class_weights(weight, class_mask, prepared.logits, first), prepared.mask, loss)
-    loss = reduce(loss, share, reduction)
+    softmax = prepared.mode == "multiclass"
+    make = partial(_weights, first=first, softmax=softmax, alpha=alpha, side=side, spacing=spacing)
+    far = make(prepared.truth, prepared.logits.detach())
+    share = class_weights(weight, class_mask, prepared.logits, first)
+    if reduction == "none":
+        loss = ((prepared.probability() - prepared.target).square() * far)[:, first:]
+        loss = reduce(loss, voxel_weights(share, prepared.mask, loss), reduction)
+    else:
+        sums = voxel_sums(prepared, field=far, errors=True, make_field=make)
+        loss = reduce_weighted(cast(Tensor, sums.errors)[:, first:], sums.voxels[:, first:], share, reduction)
     return loss.log1p() if log else loss
 
 
-def _weighted_squares(p: Tensor, truth: Tensor, weight: Tensor) -> Tensor:
-    if torch.compiler.is_compiling():  # which finds the memory to spare by itself
-        return (p - truth).square() * weight
-    return cast(Tensor, _WeightedSquares.apply(p, truth, weight))  # type: ignore[no-untyped-call]
+def _weights(
+    truth: Tensor, logits: Tensor, *, first: int, softmax: bool, alpha: float, side: str, spacing: Spacing | None
+) -> Tensor:
+    """Return d_p^α + d_v^α of all classes, of the shape and dtype of `logits`, 0 for those before `first`.
 
-
-class _WeightedSquares(torch.autograd.Function):
-    """(p − truth)²·weight, in half the memory that its two operations take."""
-
-    @staticmethod
-    def forward(p: Tensor, truth: Tensor, weight: Tensor) -> Tensor:
-        return (p - truth).square_().mul_(weight)
-
-    @staticmethod
-    def setup_context(ctx: Any, inputs: tuple[Tensor, Tensor, Tensor], output: Tensor) -> None:
-        """Keep the arguments."""
-        ctx.save_for_backward(*inputs)
-
-    @staticmethod
-    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None, None]:
-        p, truth, weight = ctx.saved_tensors
-        slope = (p - truth).mul_(weight).mul_(2)
-        # In its place, unless autograd is to differentiate it as well.
-        return slope * gradient if torch.is_grad_enabled() else slope.mul_(gradient), None, None
+    A masked voxel, whose logits are 0 and whose label is none, lies in no region.
+    """
+    # A sigmoid is above ½ where its logit is above 0.
+    predicted = above(0.5, logits.softmax(1)) if softmax else above(0, logits)
+    roots = []
+    for inside in (predicted, regions(truth, logits.shape[1])):
+        if first:
+            inside[:, :first] = False
+        distance, _ = distances_across(inside, spacing, inner=False)
+        distance = distance.to(logits.dtype)
+        if side == "inside":
+            distance.clamp_(max=0)
+        roots.append(distance if alpha == 2 else distance.abs_().pow_(alpha / 2))
+    d_p, d_v = roots
+    return d_p.square_().addcmul_(d_v, d_v)
 
 
 HausdorffDTLoss = as_module("HausdorffDTLoss", hausdorff_dt_loss)

@@ -33,6 +33,8 @@ class VoxelSums(NamedTuple):
     """Σ ω·p·max(Φ, 0), Φ a field."""
     below: Tensor | None
     """Σ ω·p·min(Φ, 0)."""
+    errors: Tensor | None
+    """Σ ω·Φ·(p−v)²."""
     truth: Tensor
     """Σ ω·v (or Σ ω·v²); this and the following are constants."""
     members: Tensor
@@ -52,6 +54,7 @@ def voxel_sums(
     gamma: float | None = None,
     weight: Tensor | None = None,
     field: Tensor | None = None,
+    errors: bool = False,
     make_field: Callable[[Tensor, Tensor], Tensor] | None = None,
 ) -> VoxelSums:
     """Return the sums over the voxels of each sample; without `weight` they stay with `prepared` for other losses.
@@ -62,6 +65,7 @@ def voxel_sums(
         gamma: γ ≥ 0 of the cross entropies, 0 for the plain one; None leaves them out.
         weight: ω (B, 1, *spatial), at least 0; None for 1. A masked voxel has none in any case.
         field: Φ (B, C, *spatial), a constant of the dtype of the logits.
+        errors: sum what Φ makes of the squared errors, not of p on both sides of it.
         make_field: makes the same anew of the target and the logits of `prepared`, and so allows that the gradient
             takes its place.
     """
@@ -70,11 +74,12 @@ def voxel_sums(
             if of_squares == squared and gamma in (None, focus):
                 return cast(VoxelSums, known)
     shared = weight is None
-    logits, options = prepared.logits, (prepared.mode == "multiclass", squared, gamma)
+    logits, options = prepared.logits, (prepared.mode == "multiclass", squared, gamma, errors)
     if prepared.mask is not None:
         counts = prepared.mask.to(logits.dtype)
         weight = counts if weight is None else weight * counts
-    if logits.numel() < FEW or torch.compiler.is_compiling():
+    overlaps_alone = gamma is None and field is None  # the fewest operations
+    if logits.numel() < (2 * FEW if overlaps_alone else FEW) or torch.compiler.is_compiling():
         flat = _flat(logits, prepared.truth, weight, field)
         result = VoxelSums(*_voxel_sums_torch.whole_sums(*(*flat, *options)))
     else:
@@ -106,7 +111,7 @@ class _FusedSums(torch.autograd.Function):
         field: Tensor | None,
         make_field: Callable[[Tensor, Tensor], Tensor] | None,
         keep: bool,
-        *options: bool | float,
+        *options: bool | float | None,
     ) -> tuple[Tensor | tuple[Tensor | None, ...] | None, ...]:
         ctx.options = options
         ctx.make_field = make_field

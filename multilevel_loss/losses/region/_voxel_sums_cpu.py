@@ -17,7 +17,7 @@ from torch import Tensor
 from multilevel_loss._numba import compiled, divided, run
 
 _BLOCK = 2048  # voxels of a class
-_PER_WORK = 2  # voxels that take as long as one element of the distance maps, for which threads are counted
+_PER_VOXEL = 2  # elements of the distance maps that take as long, for which threads are counted
 _ITEM = 2**15  # voxels of a sample whose sums are added up by one thread
 
 _Reals = NDArray[np.float32]
@@ -37,19 +37,20 @@ def sums(
     softmax: bool,
     squared: bool,
     gamma: float | None,
+    errors: bool,
     keep: bool,
 ) -> tuple[tuple[Tensor | None, ...], Tensor | None]:
     """Return what `_voxel_sums_torch.sums` does, of logits (B, C, N), and their activation if that is to `keep`."""
     batch, channels, voxels = logits.shape
     items = -(-voxels // _ITEM)
-    of_items, result = np.zeros((11, batch * items, channels)), np.empty((11, batch, channels), np.float32)
+    of_items, result = np.zeros((12, batch * items, channels)), np.empty((12, batch, channels), np.float32)
     kept = torch.empty(logits.shape) if keep else None
-    arrays, options = _arrays(truth, channels, weight, field), (softmax, squared, *_focusing(gamma))
-    work = logits.numel() // _PER_WORK
+    arrays, options = _arrays(truth, channels, weight, field), (softmax, squared, *_focusing(gamma), errors)
+    work = logits.numel() * _PER_VOXEL
     run(_forward, batch * items, work, _reals(logits), *arrays, *options, _reals(kept), of_items)
     _collect(of_items, result)
-    entropy, sides = gamma is not None, field is not None
-    asked = True, True, entropy, entropy and not softmax, sides, sides, True, True, True, sides, sides
+    entropy, sides = gamma is not None, field is not None and not errors
+    asked = True, True, entropy, entropy and not softmax, sides, sides, errors, True, True, True, sides, sides
     return tuple(torch.from_numpy(row) if wanted else None for row, wanted in zip(result, asked, strict=True)), kept
 
 
@@ -61,6 +62,7 @@ def gradient(
     softmax: bool,
     squared: bool,
     gamma: float | None,
+    errors: bool,
     by_sums: Sequence[Tensor | None],
     kept: Tensor | None,
     place: Tensor | None,
@@ -75,8 +77,8 @@ def gradient(
     for own, given in zip(by, by_sums, strict=True):
         if given is not None:
             own[...] = given.numpy()
-    arrays, options = _arrays(truth, channels, weight, field), (softmax, squared, *_focusing(gamma))
-    count, work = batch * -(-voxels // _ITEM), result.numel() // _PER_WORK
+    arrays, options = _arrays(truth, channels, weight, field), (softmax, squared, *_focusing(gamma), errors)
+    count, work = batch * -(-voxels // _ITEM), result.numel() * _PER_VOXEL
     run(_backward, count, work, _reals(x), *arrays, *options, by, result.numpy())
     return result
 
@@ -227,6 +229,15 @@ def _sides(w: _Reals, p: _Reals, field: _Reals) -> tuple[np.float32, np.float32]
         above += w[j] * p[j] * max(field[j], _ZERO)
         below += w[j] * p[j] * min(field[j], _ZERO)
     return above, below
+
+
+@_reduces
+def _errors(v: _Reals, w: _Reals, p: _Reals, field: _Reals) -> np.float32:
+    """Return Σ w·field·(p−v)²."""
+    result = _ZERO
+    for j in range(p.size):
+        result += w[j] * field[j] * (p[j] - v[j]) * (p[j] - v[j])
+    return result
 
 
 @_kernel
@@ -406,10 +417,18 @@ def _by_field(above: np.float32, below: np.float32, field: _Reals, out: _Reals) 
 
 
 @_kernel
+def _by_errors(by: np.float32, v: _Reals, p: _Reals, field: _Reals) -> None:
+    """Turn a field into that of the squared errors."""
+    for j in range(field.size):
+        field[j] *= _TWO * by * (p[j] - v[j])
+
+
+@_kernel
 def _forward(
     threads: int, first: int, last: int,
     logits: _Reals, labels: NDArray[np.uint8], truth: _Reals, weight: _Reals, field: _Reals,
-    softmax: bool, squared: bool, entropy: bool, gamma: np.float32, kept: _Reals, sums: NDArray[np.float64],
+    softmax: bool, squared: bool, entropy: bool, gamma: np.float32, errors: bool, kept: _Reals,
+    sums: NDArray[np.float64],
 ) -> None:  # fmt: skip
     """Write the sums and the activation, unless `kept` is empty, of items `first` to `last`."""
     if divided(threads, first, last):
@@ -455,15 +474,17 @@ def _forward(
                     overlap, predicted, members = _counts(v, w, p)
                 of[0, c] += overlap
                 of[1, c] += _squares(w, p) if squared else predicted
-                of[6, c] += _squares(w, v) if squared else members
-                of[7, c] += members
-                of[8, c] += weight_of_block
-                if field.size:
+                of[7, c] += _squares(w, v) if squared else members
+                of[8, c] += members
+                of[9, c] += weight_of_block
+                if errors:
+                    of[6, c] += _errors(v, w, p, field[b, c, start:stop])
+                elif field.size:
                     above, below = _sides(w, p, field[b, c, start:stop])
                     of[4, c] += above
                     of[5, c] += below
                     highest, deepest = _extremes(field[b, c, start:stop])
-                    of[9, c], of[10, c] = max(of[9, c], highest), max(of[10, c], deepest)
+                    of[10, c], of[11, c] = max(of[10, c], highest), max(of[11, c], deepest)
                 if focused:
                     _focus(p, gamma, focus)
                 if focused and not softmax:
@@ -477,7 +498,7 @@ def _forward(
 
 @_kernel
 def _collect(of_items: NDArray[np.float64], out: _Reals) -> None:
-    """Write the sums (11, B, C) of those (11, B·items, C) of the items, the last two the greatest of them, 0 as 1."""
+    """Write the sums (12, B, C) of those (12, B·items, C) of the items, the last two the greatest of them, 0 as 1."""
     rows, batch, channels = out.shape
     items = of_items.shape[1] // batch
     for row in range(rows):
@@ -492,7 +513,7 @@ def _collect(of_items: NDArray[np.float64], out: _Reals) -> None:
 def _backward(
     threads: int, first: int, last: int,
     logits: _Reals, labels: NDArray[np.uint8], truth: _Reals, weight: _Reals, field: _Reals,
-    softmax: bool, squared: bool, entropy: bool, gamma: np.float32, by_sums: _Reals, out: _Reals,
+    softmax: bool, squared: bool, entropy: bool, gamma: np.float32, errors: bool, by_sums: _Reals, out: _Reals,
 ) -> None:  # fmt: skip
     """Write the gradient of items `first` to `last`, whose activation lies in `out` unless logits are given."""
     if divided(threads, first, last):
@@ -524,10 +545,14 @@ def _backward(
                 by = by_sums[:, b, c]
                 by_sum, by_squares = (_ZERO, by[1]) if squared else (by[1], _ZERO)
                 p, g = own[0, c if softmax else 0, :n], out[b, c, start:stop]
-                if field.size:
+                if errors:
+                    _copy(field[b, c, start:stop], by_field)  # whose place may be that of the gradient
+                elif field.size:
                     _by_field(by[4], by[5], field[b, c, start:stop], by_field)
                 if logits.size and not softmax:
                     _sigmoid_parts(logits[b, c, start:stop], g, scratch[1], scratch[2])
+                if errors:
+                    _by_errors(by[6], v, p if softmax and logits.size else g, by_field)
                 if not (softmax or focused):
                     _to_gradient(v, w, by_field, by[0], by_sum, by_squares, by[2], by[3], g)
                     continue

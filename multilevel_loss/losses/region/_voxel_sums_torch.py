@@ -26,6 +26,7 @@ def whole_sums(
     softmax: bool,
     squared: bool,
     gamma: float | None,
+    errors: bool,
 ) -> tuple[Any, ...]:
     """Return `VoxelSums` of logits (B, C, N), for autograd to differentiate and a compiler to fuse."""
     p = x.softmax(1) if softmax else x.sigmoid()
@@ -35,17 +36,20 @@ def whole_sums(
     overlap = (p * wv).sum(2)
     predicted = _weighted(p.square() if squared else p, w).sum(2)
     of_squares = (wv * v).sum(2) if squared else members
-    positive = negative = above = below = None
+    positive = negative = above = below = of_errors = None
     if gamma is not None and softmax:
         positive = (focal_term(-x.log_softmax(1), p, gamma) * wv).sum(2)
     elif gamma is not None:
         positive = (focal_term(-F.logsigmoid(x), p, gamma) * wv).sum(2)
         negative = (focal_term(-F.logsigmoid(-x), 1 - p, gamma) * _weighted(1 - v, w)).sum(2)
-    if field is not None:
+    if field is not None and errors:
+        of_errors = (_weighted(field, w) * (p - v).square()).sum(2)
+    elif field is not None:
         wp = _weighted(p, w)
         above, below = ((wp * side).sum(2) for side in (field.clamp_min(0), field.clamp_max(0)))
     voxels = torch.full_like(members, x.shape[2]) if w is None else w.sum(2).expand_as(members)
-    return overlap, predicted, positive, negative, above, below, of_squares, members, voxels, *_farthest(field)
+    farthest = _farthest(None if errors else field)
+    return overlap, predicted, positive, negative, above, below, of_errors, of_squares, members, voxels, *farthest
 
 
 def _farthest(field: Tensor | None) -> tuple[Tensor | None, Tensor | None]:
@@ -66,16 +70,17 @@ def sums(
     softmax: bool,
     squared: bool,
     gamma: float | None,
+    errors: bool,
     _: bool,
 ) -> tuple[tuple[Any, ...], None]:
     """Return what `whole_sums` does, part by part, so that nothing of the size of the logits is made; none is kept."""
     of_parts = []
     for part in _parts(logits):
         w, f = _cut(weight, part), _cut(field, part)
-        *of_part, _, _ = whole_sums(logits[..., part], truth[..., part], w, f, softmax, squared, gamma)
+        *of_part, _, _ = whole_sums(logits[..., part], truth[..., part], w, f, softmax, squared, gamma, errors)
         of_parts.append(of_part)
     added = (None if row[0] is None else torch.stack(row).sum(0) for row in zip(*of_parts, strict=True))
-    return (*added, *_farthest(field)), None
+    return (*added, *_farthest(None if errors else field)), None
 
 
 def gradient(
@@ -86,6 +91,7 @@ def gradient(
     softmax: bool,
     squared: bool,
     gamma: float | None,
+    errors: bool,
     by_sums: Sequence[Tensor | None],
     _: None,
     place: Tensor | None,
@@ -101,7 +107,7 @@ def gradient(
         w, f = _cut(weight, part), _cut(field, part)
         with torch.enable_grad():
             x = logits[..., part].detach().requires_grad_()
-            of_part = whole_sums(x, truth[..., part], w, f, softmax, squared, gamma)
+            of_part = whole_sums(x, truth[..., part], w, f, softmax, squared, gamma, errors)
         (result[..., part],) = torch.autograd.grad([of_part[n] for n in asked], x, [by_sums[n] for n in asked])
     return result
 
