@@ -33,7 +33,7 @@ def whole_sums(
     v = memberships(truth, x.shape[1], x.dtype)
     wv = _weighted(v, w)
     members = wv.sum(2)
-    overlap = (p * wv).sum(2)
+    overlap = torch.linalg.vecdot(p, wv)
     predicted = _weighted(p.square() if squared else p, w).sum(2)
     of_squares = (wv * v).sum(2) if squared else members
     positive = negative = above = below = of_errors = None
