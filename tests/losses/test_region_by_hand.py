@@ -11,6 +11,7 @@ import torch
 from multilevel_loss import functional as F
 from multilevel_loss import signed_distance_map
 from multilevel_loss.losses.region.focal_tversky import finite_slope_power
+from multilevel_loss.losses.region.lovasz import _from_greatest
 
 # Four voxels, the first two predicted, the first alone true: TP = 1, FP = 1, FN = 0, TN = 2.
 LOGITS = torch.tensor([[[40.0, 40.0, -40.0, -40.0]]])
@@ -189,6 +190,15 @@ def test_dpce_takes_a_map_of_any_scale() -> None:
     # Without a contour it is cross entropy.
     empty = torch.zeros_like(target)
     torch.testing.assert_close(F.dpce_loss(logits, empty), F.cross_entropy_loss(logits, empty))
+
+
+@pytest.mark.parametrize("shape", [(2, 3, 1000), (2, 1, 7), (1, 2, 0)])
+def test_errors_are_ordered_from_the_greatest_and_equal_ones_as_they_come(shape: tuple[int, ...]) -> None:
+    errors = torch.rand(shape)
+    errors[..., ::3] = 0
+    errors[..., 1::7] = 2.0**-140  # no normal number
+    errors[..., 2:4] = torch.inf
+    assert _from_greatest(errors).equal(errors.sort(dim=-1, descending=True, stable=True).indices)
 
 
 def test_lovasz_of_a_hard_prediction_is_the_iou_loss() -> None:

@@ -94,12 +94,25 @@ def lovasz_loss(
 
 def _lovasz_extension(errors: Tensor, v: Tensor) -> Tensor:
     """Return the extension of the IoU loss at errors (B, C, N) ≥ 0; a voxel of error 0 has no part in it."""
-    errors, order = errors.sort(-1, descending=True)
+    order = _from_greatest(errors.detach())
     v = v.gather(-1, order)
     truth = v.sum(-1, keepdim=True)
     overlap, union = truth - v.cumsum(-1), truth + (1 - v).cumsum(-1)
     iou_loss = 1 - overlap / union
-    return (errors * iou_loss.diff(prepend=torch.zeros_like(truth))).sum(-1)
+    slope = torch.empty_like(errors).scatter_(-1, order, iou_loss.diff(prepend=torch.zeros_like(truth)))
+    return (errors * slope).sum(-1)
+
+
+def _from_greatest(errors: Tensor) -> Tensor:
+    """Return the indices that sort errors (B, C, N) ≥ 0, the greatest first."""
+    if errors.device.type != "cpu" or errors.dtype != torch.float32 or torch.compiler.is_compiling():
+        return errors.argsort(-1, descending=True)
+    # NumPy sorts numbers several times quicker than anyone finds their order, so the number tells its place as well:
+    # the bits of floats, which order as these do, above, and the index below.
+    keys = errors.contiguous().view(torch.int32).long().neg_().bitwise_left_shift_(32)
+    keys += torch.arange(keys.shape[-1])
+    keys.numpy().sort()
+    return keys.bitwise_and_(2**32 - 1)
 
 
 LovaszLoss = as_module("LovaszLoss", lovasz_loss)
