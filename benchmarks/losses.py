@@ -511,9 +511,17 @@ app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
 
 @app.command()
 def run(
-    shape: Annotated[list[str], typer.Option(help="B x C x spatial; may be given again.", default_factory=SHAPES.copy)],
+    shape: Annotated[
+        list[str],
+        typer.Option(
+            help="B x C x spatial; may be given again.", default_factory=SHAPES.copy, show_default=", ".join(SHAPES)
+        ),
+    ],
     loss: Annotated[
-        list[str], typer.Option(help="A row of the table; may be given again.", default_factory=lambda: list(LOSSES))
+        list[str],
+        typer.Option(
+            help="A row of the table; may be given again.", default_factory=lambda: list(LOSSES), show_default="all"
+        ),
     ],
     repeats: Annotated[int, typer.Option(min=1)] = 15,
     threads: Annotated[int, typer.Option(min=1)] = torch.get_num_threads(),
