@@ -182,7 +182,7 @@ def above(threshold: float, values: Tensor) -> Tensor:
     """Return where values are greater than a threshold, contiguous bool."""
     if values.device.type != "cpu" or torch.compiler.is_compiling():
         return values.gt(threshold).contiguous()
-    return torch.from_numpy(values.contiguous().numpy() > threshold)  # torch takes twice as long
+    return torch.from_numpy(values.detach().contiguous().numpy() > threshold)  # torch takes twice as long
 
 
 def _check_mask(mask: Tensor, target: Tensor, ndim: int) -> Tensor:

@@ -152,7 +152,7 @@ def distances_of(inside: Tensor, *, spacing: Spacing | None, side: Side) -> Tens
 
 
 def distances_across(inside: Tensor, spacing: Spacing | None, inner: bool) -> tuple[Tensor, Tensor | None]:
-    """Return the signed distances (B, C, *spatial) and the smallest spacing of each sample, (B, 1, ...)."""
+    """Return new signed distances (B, C, *spatial) and the least spacing of each sample, (B, 1, ...)."""
     batch, channels, *spatial = inside.shape
     # MPS has no float64, so there the spacing stays on the CPU.
     device = "cpu" if inside.device.type == "mps" else inside.device
