@@ -180,7 +180,7 @@ def regions(truth: Tensor, num_classes: int) -> Tensor:
 
 def above(threshold: float, values: Tensor) -> Tensor:
     """Return where values are greater than a threshold, contiguous bool."""
-    if values.device.type != "cpu" or torch.compiler.is_compiling():
+    if values.device.type != "cpu" or values.dtype != torch.float32 or torch.compiler.is_compiling():
         return values.gt(threshold).contiguous()
     return torch.from_numpy(values.detach().contiguous().numpy() > threshold)  # torch takes twice as long
 

@@ -142,6 +142,6 @@ def test_bad_input_says_what_is_wrong(
 def test_above_is_what_torch_says() -> None:
     values = torch.randn(2, 3, 7)
     values[0, 0, :4] = torch.tensor([0.0, -0.0, torch.nan, torch.inf])
-    for x in (values, values.double(), values.transpose(0, 2), values[:0]):
+    for x in (values, values.double(), values.half(), values.bfloat16(), values.transpose(0, 2), values[:0]):
         assert above(0, x).equal(x > 0)
         assert above(0, x).is_contiguous()
