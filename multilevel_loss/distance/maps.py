@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from multilevel_loss._checks import Spacing, check_choice, check_labels, check_number, check_spacing
-from multilevel_loss._targets import regions
+from multilevel_loss._targets import above, regions
 from multilevel_loss.distance._op import signed_distances
 
 Boundary = Literal["inner", "midpoint", "kervadec"]
@@ -139,11 +139,7 @@ def distance_map(
         >>> distance_map(torch.tensor([[0, 0, 1, 1, 1, 0]]))
         tensor([[[2., 1., 1., 2., 1., 1.]]])
     """
-    return distances_of(_membership(target, num_classes, ignore_index), spacing=spacing, side=side)
-
-
-def distances_of(inside: Tensor, *, spacing: Spacing | None, side: Side) -> Tensor:
-    """Return the map of :func:`distance_map`, not shared with anyone, of regions, contiguous bool (B, C, *spatial)."""
+    inside = _membership(target, num_classes, ignore_index)
     check_choice("side", side, get_args(Side))
     distance, _ = distances_across(inside, spacing, inner=False)
     if side == "both":
@@ -180,7 +176,7 @@ def _membership(target: Tensor, num_classes: int | None, ignore_index: int | Non
             raise ValueError(f"expected `num_classes` to be C of `target` (B, C, *spatial), {shape}, got {num_classes}")
         if ignore_index is not None:
             raise ValueError(f"expected `ignore_index` to be None when `target` is floating, got {ignore_index}")
-        return target.gt(0.5).contiguous()
+        return above(0.5, target)
     if not 2 <= target.ndim <= 4:
         raise ValueError(
             "expected label map `target` to have shape (B, *spatial) with 1 to 3 spatial dimensions, "
