@@ -9,12 +9,21 @@ from pathlib import Path
 import matplotlib.pyplot as plt
 import numpy as np
 import torch
+import torch.nn.functional as F
 from matplotlib.axes import Axes
 from matplotlib.colors import LinearSegmentedColormap
 from matplotlib.ticker import MaxNLocator
 from torch import Tensor
 
-from multilevel_loss import BoundaryLoss, MLLoss, signed_distance_map
+from multilevel_loss import (
+    BoundaryLoss,
+    CombinedLoss,
+    CrossEntropyLoss,
+    DeepSupervision,
+    DiceLoss,
+    MLLoss,
+    signed_distance_map,
+)
 from multilevel_loss import functional as mlf
 
 FOLDER = Path(__file__).parent / "_generated"
@@ -89,6 +98,11 @@ def _multilevel(x: Tensor, target: Tensor) -> Tensor:
     return MLLoss(boundary=boundary)(x, target, generator=torch.Generator().manual_seed(0))
 
 
+def _supervised(x: Tensor, target: Tensor) -> Tensor:
+    """Return the Dice losses of a prediction and of what is left of it at half and at a quarter of the resolution."""
+    return DeepSupervision(DiceLoss())([x, F.avg_pool2d(x, 2), F.avg_pool2d(x, 4)], target)
+
+
 def _of_halves(x: Tensor, _: Tensor) -> Tensor:
     """Return the generalized Wasserstein Dice loss of an organ of two parts, the right one predicted as the left."""
     right = torch.arange(WIDTH) > WIDTH // 2
@@ -116,6 +130,17 @@ SPECIAL: dict[str, Loss] = {
     "multilevel": _multilevel,
     "generalized_wasserstein_dice": _of_halves,
 }
+WRAPPERS: dict[str, Loss] = {
+    "combined": CombinedLoss(
+        {
+            "dice": (DiceLoss(), 1.0),
+            "ce": (CrossEntropyLoss(), 0.5),
+            "boundary": (BoundaryLoss(normalize="max", offset="optimal"), 1.0),
+        }
+    ),
+    "deep_supervision": _supervised,
+}
+"""Losses that are made of others."""
 LEFT_OUT = {"multilevel_network"}
 """It has four outputs, each with a loss that is drawn by itself."""
 
@@ -220,7 +245,7 @@ def main() -> None:
     torch.manual_seed(0)
     with plt.rc_context(STYLE):
         named = losses()
-        for name, loss in named.items():
+        for name, loss in (named | WRAPPERS).items():
             draw(name, loss)
         draw_overview(named)
 
