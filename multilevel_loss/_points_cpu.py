@@ -62,7 +62,7 @@ def scatter(by_samples: Tensor, point_coords: Tensor, gradient: Tensor) -> None:
 
 def _arrays(field: Tensor, point_coords: Tensor) -> tuple[NDArray[Any], _Reals, _Integers]:
     """Return values (B, C, N), coordinates and the sides of the grid."""
-    values = field.detach().flatten(2).contiguous().numpy()
+    values = field.detach().contiguous().numpy().reshape(*field.shape[:2], -1)
     return values, point_coords.contiguous().numpy(), np.array(field.shape[2:])
 
 

@@ -23,19 +23,14 @@ class CrossEntropy(NamedTuple):
     negative: Tensor | None
     """(1−v)·p^γ·(−log(1−p)); None for a softmax, whose classes compete in `positive`."""
     members: Tensor
-    """v, by whose sum a mean of `positive` divides."""
-    others: Tensor | None
-    """1 − v, likewise of `negative`."""
+    """v."""
+    weight: Tensor
+    """By whose sum a mean of both divides: v for a softmax, else 1."""
 
     @property
     def loss(self) -> Tensor:
         """The sum of both."""
         return self.positive if self.negative is None else self.positive + self.negative
-
-    @property
-    def weight(self) -> Tensor:
-        """By whose sum a mean of `loss` divides."""
-        return self.members if self.others is None else self.members + self.others
 
 
 def first_of_cross_entropy(prepared: Prepared, include_background: bool) -> int:
@@ -46,22 +41,14 @@ def first_of_cross_entropy(prepared: Prepared, include_background: bool) -> int:
     return 0 if prepared.mode == "multiclass" else prepared.first_class(include_background)
 
 
-def _from_class(
-    first: int, positive: Tensor, negative: Tensor | None, members: Tensor, others: Tensor | None
-) -> CrossEntropy:
-    if first == 0:
-        return CrossEntropy(positive, negative, members, others)
-    if negative is None or others is None:
-        return CrossEntropy(positive[:, first:], None, members[:, first:], None)
-    return CrossEntropy(positive[:, first:], negative[:, first:], members[:, first:], others[:, first:])
+def _from_class(first: int, of: CrossEntropy) -> CrossEntropy:
+    return CrossEntropy._make(None if each is None else each[:, first:] for each in of) if first else of
 
 
 def summed_cross_entropy(prepared: Prepared, sums: VoxelSums, first_class: int) -> CrossEntropy:
     """Return the cross entropies that `sums` hold."""
-    positive = cast(Tensor, sums.positive)
-    if prepared.mode == "multiclass":
-        return _from_class(first_class, positive, None, sums.members, None)
-    return _from_class(first_class, positive, sums.negative, sums.members, sums.voxels - sums.members)
+    weight = sums.members if prepared.mode == "multiclass" else sums.voxels
+    return _from_class(first_class, CrossEntropy(cast(Tensor, sums.positive), sums.negative, sums.members, weight))
 
 
 def voxel_cross_entropy(
@@ -69,14 +56,14 @@ def voxel_cross_entropy(
 ) -> CrossEntropy:
     """Return the cross entropies of each voxel, times its weight (B, 1, *spatial) if that is given."""
     x, v = prepared.logits, prepared.target
-    w: Tensor | float = 1.0 if prepared.mask is None else prepared.mask.to(x.dtype)
+    w = x.new_ones(()) if prepared.mask is None else prepared.mask.to(x.dtype)
     if weight is not None:
         v, w = v * weight, w * weight
     p = prepared.probability() if gamma else x  # not looked at
     if prepared.mode == "multiclass":
-        return _from_class(first_class, v * focal_term(-x.log_softmax(1), p, gamma), None, v, None)
+        return _from_class(first_class, CrossEntropy(v * focal_term(-x.log_softmax(1), p, gamma), None, v, v))
     positive, negative = v * focal_term(F.softplus(-x), p, gamma), (w - v) * focal_term(F.softplus(x), 1 - p, gamma)
-    return _from_class(first_class, positive, negative, v, w - v)
+    return _from_class(first_class, CrossEntropy(positive, negative, v, w.expand_as(v)))
 
 
 def cross_entropy(

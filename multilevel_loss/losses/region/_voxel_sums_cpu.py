@@ -16,11 +16,12 @@ from torch import Tensor
 
 from multilevel_loss._numba import compiled, divided, run
 
-_BLOCK = 2048  # voxels of a class
+_BLOCK = 4096  # voxels of a class that one loop goes over; half as many where several loops do
 _PER_VOXEL = 2  # elements of the distance maps that take as long, for which threads are counted
 _ITEM = 2**15  # voxels of a sample whose sums are added up by one thread
 
 _Reals = NDArray[np.float32]
+_Members = NDArray[np.float32] | NDArray[np.uint8]  # as labels 0 and 1; whatever stands where the weight is 0
 _TINY = np.finfo(np.float32).tiny
 _ZERO, _HALF, _ONE, _TWO = (np.float32(value) for value in (0, 0.5, 1, 2))
 _SHIFT = np.float32(1.5 * 2**23)  # added to a number, it leaves the nearest integer in the low bits
@@ -106,21 +107,18 @@ def _focusing(gamma: float | None) -> tuple[bool, np.float32]:
 
 @_kernel
 def _exp(x: np.float32) -> np.float32:
-    """Return e^x for x ≤ 0, and 0 where that is no normal number."""
+    """Return e^x for x ≤ 0, but no less than e^−87.3, lest it be no normal number."""
     bounded = np.float32(-87.3) if x < np.float32(-87.3) else x  # NaN stays
     shifted = bounded * np.float32(1.44269504) + _SHIFT
     k = shifted - _SHIFT
     r = bounded - k * np.float32(0.693359375) + k * np.float32(2.12194440e-4)
-    y = np.float32(1.9875691500e-4)
-    y = y * r + np.float32(1.3981999507e-3)
-    y = y * r + np.float32(8.3334519073e-3)
-    y = y * r + np.float32(4.1665795894e-2)
-    y = y * r + np.float32(1.6666665459e-1)
-    y = y * r + np.float32(5.0000001201e-1)
+    y = np.float32(8.3125e-3)
+    y = y * r + np.float32(4.189033e-2)
+    y = y * r + np.float32(1.6667115e-1)
+    y = y * r + np.float32(4.999923e-1)
     y = y * r * r + r + _ONE
     bits = np.int32(np.float32(shifted).view(np.int32) << np.int32(23)) + np.int32(0x3F800000)
-    power = np.int32(bits).view(np.float32)
-    return _ZERO if x < np.float32(-87.3) else y * power
+    return y * np.int32(bits).view(np.float32)
 
 
 @_kernel
@@ -173,34 +171,76 @@ def _counts(v: _Reals, w: _Reals, p: _Reals) -> tuple[np.float32, np.float32, np
 
 
 @_reduces
-def _sigmoid_counts(x: _Reals, v: _Reals, w: _Reals, p: _Reals) -> tuple[np.float32, np.float32, np.float32]:
+def _sigmoid_counts(x: _Reals, v: _Members, w: _Reals, p: _Reals) -> tuple[np.float32, np.float32, np.float32]:
     """Write the sigmoid p and return the same."""
     overlap = predicted = members = _ZERO
     for j in range(x.size):
-        small = _exp(-abs(x[j]))
+        small, wv = _exp(-abs(x[j])), w[j] * np.float32(v[j])
         p[j] = (_ONE if x[j] >= _ZERO else small) / (_ONE + small)
-        overlap += w[j] * v[j] * p[j]
+        overlap += wv * p[j]
         predicted += w[j] * p[j]
-        members += w[j] * v[j]
+        members += wv
     return overlap, predicted, members
 
 
 @_reduces
 def _sigmoid_entropies(
-    x: _Reals, v: _Reals, w: _Reals, p: _Reals
+    x: _Reals, v: _Members, w: _Reals, p: _Reals
 ) -> tuple[np.float32, np.float32, np.float32, np.float32, np.float32]:
     """Write it and return these, Σ w·v·(−log p) and Σ w·(1−v)·(−log(1−p))."""
     overlap = predicted = members = positive = negative = _ZERO
     for j in range(x.size):
-        small, greatest = _exp(-abs(x[j])), max(x[j], _ZERO)
+        small, greatest, wv = _exp(-abs(x[j])), max(x[j], _ZERO), w[j] * np.float32(v[j])
         log_total = _log1p(small)
         p[j] = (_ONE if x[j] >= _ZERO else small) / (_ONE + small)
-        overlap += w[j] * v[j] * p[j]
+        overlap += wv * p[j]
         predicted += w[j] * p[j]
-        members += w[j] * v[j]
-        positive += w[j] * v[j] * ((greatest - x[j]) + log_total)
-        negative += w[j] * (_ONE - v[j]) * (greatest + log_total)
+        members += wv
+        positive += wv * ((greatest - x[j]) + log_total)
+        negative += (w[j] - wv) * (greatest + log_total)
     return overlap, predicted, members, positive, negative
+
+
+@_reduces
+def _sigmoid_sides(
+    x: _Reals, v: _Members, w: _Reals, p: _Reals, field: _Reals
+) -> tuple[np.float32, np.float32, np.float32, np.float32, np.float32]:
+    """Write it and return the counts, Σ w·p·max(field, 0) and Σ w·p·min(field, 0)."""
+    overlap = predicted = members = above = below = _ZERO
+    for j in range(x.size):
+        small, wv = _exp(-abs(x[j])), w[j] * np.float32(v[j])
+        p[j] = (_ONE if x[j] >= _ZERO else small) / (_ONE + small)
+        overlap += wv * p[j]
+        predicted += w[j] * p[j]
+        members += wv
+        above += w[j] * p[j] * max(field[j], _ZERO)
+        below += w[j] * p[j] * min(field[j], _ZERO)
+    return overlap, predicted, members, above, below
+
+
+@_reduces
+def _sides(w: _Reals, p: _Reals, field: _Reals) -> tuple[np.float32, np.float32]:
+    """Return Σ w·p·max(field, 0) and Σ w·p·min(field, 0)."""
+    above = below = _ZERO
+    for j in range(p.size):
+        above += w[j] * p[j] * max(field[j], _ZERO)
+        below += w[j] * p[j] * min(field[j], _ZERO)
+    return above, below
+
+
+@_kernel
+def _sigmoid_sums(x: _Reals, v: _Members, w: _Reals, p: _Reals, field: _Reals, entropy: bool) -> tuple[np.float32, ...]:
+    """Write it and return the counts, the entropies and the sums of both sides, 0 for what is not asked for."""
+    positive = negative = above = below = _ZERO
+    if entropy:
+        overlap, predicted, members, positive, negative = _sigmoid_entropies(x, v, w, p)
+        if field.size:
+            above, below = _sides(w, p, field)
+    elif field.size:
+        overlap, predicted, members, above, below = _sigmoid_sides(x, v, w, p, field)
+    else:
+        overlap, predicted, members = _sigmoid_counts(x, v, w, p)
+    return overlap, predicted, members, positive, negative, above, below
 
 
 @_reduces
@@ -219,16 +259,6 @@ def _squares(w: _Reals, x: _Reals) -> np.float32:
     for j in range(x.size):
         result += w[j] * x[j] * x[j]
     return result
-
-
-@_reduces
-def _sides(w: _Reals, p: _Reals, field: _Reals) -> tuple[np.float32, np.float32]:
-    """Return Σ w·p·max(field, 0) and Σ w·p·min(field, 0)."""
-    above = below = _ZERO
-    for j in range(p.size):
-        above += w[j] * p[j] * max(field[j], _ZERO)
-        below += w[j] * p[j] * min(field[j], _ZERO)
-    return above, below
 
 
 @_reduces
@@ -386,14 +416,16 @@ def _gradient(
 
 @_kernel
 def _to_gradient(
-    v: _Reals, w: _Reals, by_field: _Reals, by_overlap: np.float32, by_sum: np.float32, by_squares: np.float32,
-    by_positive: np.float32, by_negative: np.float32, p: _Reals,
+    v: _Members, w: _Reals, field: _Reals, by_overlap: np.float32, by_sum: np.float32, by_squares: np.float32,
+    by_positive: np.float32, by_negative: np.float32, by_above: np.float32, by_below: np.float32, p: _Reals,
 ) -> None:  # fmt: skip
     """Write that by a logit where its sigmoid p was, with that of the plain cross entropies and of a field."""
     for j in range(p.size):
-        by_p = by_overlap * v[j] + by_sum + _TWO * by_squares * p[j] + by_field[j]
-        of_members = (by_p * p[j] - by_positive * v[j]) * (_ONE - p[j])
-        p[j] = w[j] * (of_members + by_negative * (_ONE - v[j]) * p[j])
+        member = np.float32(v[j])
+        by_p = by_overlap * member + by_sum + _TWO * by_squares * p[j]
+        by_p += (by_above if field[j] > _ZERO else by_below) * field[j]
+        of_members = (by_p * p[j] - by_positive * member) * (_ONE - p[j])
+        p[j] = w[j] * (of_members + by_negative * (_ONE - member) * p[j])
 
 
 @_kernel
@@ -435,9 +467,10 @@ def _forward(
         return
     batch, channels, voxels = logits.shape
     items = sums.shape[1] // batch
-    scratch, own = np.empty((7, _BLOCK), np.float32), np.empty((1, channels, _BLOCK), np.float32)
-    keep, focused = kept.size > 0, gamma > _ZERO
+    keep, focused, sides = kept.size > 0, gamma > _ZERO, field.size > 0 and not errors
     plain = not (softmax or focused)
+    size = _BLOCK if plain else _BLOCK // 2
+    scratch, own = np.empty((7, size), np.float32), np.empty((1, channels, size), np.float32)
     activation = kept if keep else own
     _fill(_ONE, scratch[0])
     _fill(_ONE, scratch[4])
@@ -445,8 +478,8 @@ def _forward(
     for item in range(first, last):
         b, of, begin = item // items, sums[:, item], item % items * _ITEM
         end = min(begin + _ITEM, voxels)
-        for start in range(begin, end, _BLOCK):
-            stop = min(start + _BLOCK, end)
+        for start in range(begin, end, size):
+            stop = min(start + size, end)
             n = stop - start
             w = weight[b, 0, start:stop] if weight.size else scratch[0, :n]
             greatest, total, rest = scratch[1, :n], scratch[2, :n], scratch[3, :n]
@@ -460,30 +493,35 @@ def _forward(
             for c in range(channels):
                 x, p = logits[b, c, start:stop], activation[place, c, at : at + n]
                 v = truth[b, c, start:stop] if truth.size else scratch[6, :n]
-                if labels.size:
+                if labels.size and (errors or not plain):
                     _equal(labels[b, 0, start:stop], c if channels > 1 else 1, v)
-                positive = negative = _ZERO
-                if plain and entropy:
-                    overlap, predicted, members, positive, negative = _sigmoid_entropies(x, v, w, p)
+                two_sided = field[b, c, start:stop] if sides else scratch[0, :0]
+                positive = negative = above = below = _ZERO
+                if plain and labels.size:
+                    row = labels[b, 0, start:stop]
+                    overlap, predicted, members, positive, negative, above, below = _sigmoid_sums(
+                        x, row, w, p, two_sided, entropy
+                    )
                 elif plain:
-                    overlap, predicted, members = _sigmoid_counts(x, v, w, p)
+                    overlap, predicted, members, positive, negative, above, below = _sigmoid_sums(
+                        x, v, w, p, two_sided, entropy
+                    )
                 else:
                     if not softmax:
                         _sigmoid_parts(x, p, greatest, total)
                         _log1p_all(total)
                     overlap, predicted, members = _counts(v, w, p)
+                    if sides:
+                        above, below = _sides(w, p, two_sided)
                 of[0, c] += overlap
                 of[1, c] += _squares(w, p) if squared else predicted
-                of[7, c] += _squares(w, v) if squared else members
+                of[7, c] += _squares(w, v) if squared and truth.size else members
                 of[8, c] += members
                 of[9, c] += weight_of_block
                 if errors:
                     of[6, c] += _errors(v, w, p, field[b, c, start:stop])
-                elif field.size:
-                    above, below = _sides(w, p, field[b, c, start:stop])
-                    of[4, c] += above
-                    of[5, c] += below
-                    highest, deepest = _extremes(field[b, c, start:stop])
+                if sides:
+                    highest, deepest = _extremes(two_sided)
                     of[10, c], of[11, c] = max(of[10, c], highest), max(of[11, c], deepest)
                 if focused:
                     _focus(p, gamma, focus)
@@ -494,6 +532,8 @@ def _forward(
                     positive, negative = _entropies(v, w, x, greatest, total, focus, other_focus)
                 of[2, c] += positive
                 of[3, c] += negative
+                of[4, c] += above
+                of[5, c] += below
 
 
 @_kernel
@@ -520,17 +560,19 @@ def _backward(
         return
     _, channels, voxels = out.shape
     items = (voxels + _ITEM - 1) // _ITEM
-    scratch, own = np.empty((7, _BLOCK), np.float32), np.empty((1, channels if softmax else 1, _BLOCK), np.float32)
+    focused = gamma > _ZERO
+    plain = not (softmax or focused)
+    size = _BLOCK if plain else _BLOCK // 2
+    scratch, own = np.empty((7, size), np.float32), np.empty((1, channels if softmax else 1, size), np.float32)
     _fill(_ONE, scratch[0])
     _fill(-_ONE, scratch[3])
     _fill(-_ONE, scratch[4])
     _fill(_ZERO, scratch[6])
-    focused = gamma > _ZERO
     for item in range(first, last):
         b, begin = item // items, item % items * _ITEM
         end = min(begin + _ITEM, voxels)
-        for start in range(begin, end, _BLOCK):
-            stop = min(start + _BLOCK, end)
+        for start in range(begin, end, size):
+            stop = min(start + size, end)
             n = stop - start
             w = weight[b, 0, start:stop] if weight.size else scratch[0, :n]
             total, rest = scratch[1, :n], scratch[0 if softmax else 2, :n]
@@ -540,21 +582,28 @@ def _backward(
             _fill(_ZERO, total)
             for c in range(channels):
                 v = truth[b, c, start:stop] if truth.size else scratch[5, :n]
-                if labels.size:
+                if labels.size and (errors or not plain):
                     _equal(labels[b, 0, start:stop], c if channels > 1 else 1, v)
                 by = by_sums[:, b, c]
                 by_sum, by_squares = (_ZERO, by[1]) if squared else (by[1], _ZERO)
                 p, g = own[0, c if softmax else 0, :n], out[b, c, start:stop]
+                two_sided, by_above, by_below = by_field, _ONE, _ONE
                 if errors:
                     _copy(field[b, c, start:stop], by_field)  # whose place may be that of the gradient
+                elif field.size and plain and not logits.size:
+                    two_sided, by_above, by_below = field[b, c, start:stop], by[4], by[5]
                 elif field.size:
                     _by_field(by[4], by[5], field[b, c, start:stop], by_field)
                 if logits.size and not softmax:
                     _sigmoid_parts(logits[b, c, start:stop], g, scratch[1], scratch[2])
                 if errors:
                     _by_errors(by[6], v, p if softmax and logits.size else g, by_field)
-                if not (softmax or focused):
-                    _to_gradient(v, w, by_field, by[0], by_sum, by_squares, by[2], by[3], g)
+                if plain and labels.size:
+                    row = labels[b, 0, start:stop]
+                    _to_gradient(row, w, two_sided, by[0], by_sum, by_squares, by[2], by[3], by_above, by_below, g)
+                    continue
+                if plain:
+                    _to_gradient(v, w, two_sided, by[0], by_sum, by_squares, by[2], by[3], by_above, by_below, g)
                     continue
                 if not (softmax and logits.size):
                     _copy(g, p)

@@ -114,10 +114,11 @@ def _balanced(of: CrossEntropy) -> CrossEntropy:
     """Return the cross entropies divided by the number of voxels of each kind in each sample."""
     by_members = _inverse_number(of.members)
     positive, members = of.positive * by_members, of.members * by_members
-    if of.negative is None or of.others is None:
-        return CrossEntropy(positive, None, members, None)
-    by_others = _inverse_number(of.others)
-    return CrossEntropy(positive, of.negative * by_others, members, of.others * by_others)
+    if of.negative is None:
+        return CrossEntropy(positive, None, members, members)
+    others = of.weight - of.members
+    by_others = _inverse_number(others)
+    return CrossEntropy(positive, of.negative * by_others, members, members + others * by_others)
 
 
 def _inverse_number(weights: Tensor) -> Tensor:
