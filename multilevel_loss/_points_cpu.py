@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -12,8 +11,8 @@ from torch import Tensor
 
 from multilevel_loss._numba import compiled, divided, run
 
-_BLOCK = 128  # points
-_PER_POINT = 24  # elements of the distance maps that take as long, for which threads are counted
+BLOCK = 128  # points
+PER_POINT = 24  # elements of the distance maps that take as long, for which threads are counted
 
 _Reals = NDArray[np.float32]
 _Integers = NDArray[np.int64]
@@ -21,46 +20,19 @@ _ZERO, _HALF, _ONE, _INFINITY = (np.float32(value) for value in (0, 0.5, 1, np.i
 _kernel = compiled()
 
 
-def sample(field: Tensor, point_coords: Tensor) -> Tensor:
-    """Return what `points.sample_points` does of a field of float32, without a gradient."""
-    return _at_points(_sample, field, point_coords, torch.empty(*field.shape[:2], point_coords.shape[1]))
-
-
-def sample_labels(labels: Tensor, num_classes: int, point_coords: Tensor) -> Tensor:
-    """Return the memberships (B, C, P), float32, of the classes of a label map (B, 1, *spatial); C = 1 is label 1."""
-    if labels.dtype == torch.bool:
-        labels = labels.view(torch.uint8)
-    result = torch.zeros(len(labels), num_classes, point_coords.shape[1])
-    return _at_points(_sample_labels, labels, point_coords, result)
-
-
-def _at_points(kernel: Callable[..., None], field: Tensor, point_coords: Tensor, result: Tensor) -> Tensor:
-    blocks = len(field) * -(-point_coords.shape[1] // _BLOCK)
-    run(kernel, blocks, result.numel() * _PER_POINT, *_arrays(field, point_coords), result.numpy())
-    return result
-
-
 def keep_uncertain(field: Tensor, drawn: Tensor, candidates: int, kept: int, softmax: bool) -> Tensor:
     """Return drawn points (B, P, D), of the first `candidates` in each sample the `kept` most uncertain alone."""
-    values, points, sizes = _arrays(field, drawn)
+    values, points, sizes = arrays(field, drawn)
     batch, total, axes = points.shape
     keys = np.empty((batch, candidates), np.int32)
-    work = keys.size * _PER_POINT
-    run(_rank, batch * -(-candidates // _BLOCK), work * values.shape[1], values, points, sizes, softmax, keys)
+    work = keys.size * PER_POINT
+    run(_rank, batch * -(-candidates // BLOCK), work * values.shape[1], values, points, sizes, softmax, keys)
     result = torch.empty(batch, total - candidates + kept, axes)
     run(_keep, batch, work, keys, points, kept, result.numpy())
     return result
 
 
-def scatter(by_samples: Tensor, point_coords: Tensor, gradient: Tensor) -> None:
-    """Add to the contiguous gradient of a field that which its samples (B, C, P) have."""
-    values, *places = _arrays(gradient, point_coords)
-    # In one thread a sample, for points share cells.
-    work = by_samples.numel() * _PER_POINT
-    run(_scatter, len(gradient), work, by_samples.contiguous().numpy(), *places, values)
-
-
-def _arrays(field: Tensor, point_coords: Tensor) -> tuple[NDArray[Any], _Reals, _Integers]:
+def arrays(field: Tensor, point_coords: Tensor) -> tuple[NDArray[Any], _Reals, _Integers]:
     """Return values (B, C, N), coordinates and the sides of the grid."""
     values = field.detach().contiguous().numpy().reshape(*field.shape[:2], -1)
     return values, point_coords.contiguous().numpy(), np.array(field.shape[2:])
@@ -96,7 +68,7 @@ def _double(
 
 
 @_kernel
-def _neighbours(
+def neighbours(
     coords: _Reals, sizes: _Integers, index: _Integers, share: _Reals, place: _Reals, below: _Integers
 ) -> int:
     """Write the flat indices (K, P) and the shares of the cells around points (P, D) and return K."""
@@ -116,7 +88,7 @@ def _neighbours(
 
 
 @_kernel
-def _interpolate(field: _Reals, index: _Integers, share: _Reals, count: int, out: _Reals) -> None:
+def interpolate(field: _Reals, index: _Integers, share: _Reals, count: int, out: _Reals) -> None:
     for p in range(out.size):
         total = _ZERO
         for k in range(count):
@@ -126,42 +98,6 @@ def _interpolate(field: _Reals, index: _Integers, share: _Reals, count: int, out
 
 # Blocks of points, and for each a loop that does nothing but read the field: so the processor waits for many cells at
 # once, which are anywhere in memory.
-
-
-@_kernel
-def _sample(threads: int, first: int, last: int, values: _Reals, coords: _Reals, sizes: _Integers, out: _Reals) -> None:
-    """Write the samples of blocks `first` to `last` of points."""
-    if divided(threads, first, last):
-        return
-    index, share = np.empty((8, _BLOCK), np.int64), np.empty((8, _BLOCK), np.float32)
-    place, below = np.empty(_BLOCK, np.float32), np.empty(_BLOCK, np.int64)
-    blocks = (coords.shape[1] + _BLOCK - 1) // _BLOCK
-    for block in range(first, last):
-        b, start = block // blocks, block % blocks * _BLOCK
-        block_coords = coords[b, start : start + _BLOCK]
-        count = _neighbours(block_coords, sizes, index, share, place, below)
-        for c in range(values.shape[1]):
-            _interpolate(values[b, c], index, share, count, out[b, c, start : start + _BLOCK])
-
-
-@_kernel
-def _sample_labels(
-    threads: int, first: int, last: int, labels: NDArray[Any], coords: _Reals, sizes: _Integers, out: _Reals
-) -> None:
-    """Add the shares of the cells of each class, likewise."""
-    if divided(threads, first, last):
-        return
-    index, share = np.empty((8, _BLOCK), np.int64), np.empty((8, _BLOCK), np.float32)
-    place, below = np.empty(_BLOCK, np.float32), np.empty(_BLOCK, np.int64)
-    channels, blocks = out.shape[1], (coords.shape[1] + _BLOCK - 1) // _BLOCK
-    for block in range(first, last):
-        b, start = block // blocks, block % blocks * _BLOCK
-        block_coords = coords[b, start : start + _BLOCK]
-        for k in range(_neighbours(block_coords, sizes, index, share, place, below)):
-            for p in range(len(block_coords)):
-                c = np.int64(labels[b, 0, index[k, p]]) - (1 if channels == 1 else 0)
-                if 0 <= c < channels:
-                    out[b, c, start + p] += share[k, p]
 
 
 @_kernel
@@ -188,19 +124,19 @@ def _rank(
     """Write keys that order as the certainty of blocks `first` to `last` of points does, minus `points.uncertainty`."""
     if divided(threads, first, last):
         return
-    index, share = np.empty((8, _BLOCK), np.int64), np.empty((8, _BLOCK), np.float32)
-    place, below = np.empty(_BLOCK, np.float32), np.empty(_BLOCK, np.int64)
-    samples, certainty, second = np.empty((3, _BLOCK), np.float32)
-    blocks = (keys.shape[1] + _BLOCK - 1) // _BLOCK
+    index, share = np.empty((8, BLOCK), np.int64), np.empty((8, BLOCK), np.float32)
+    place, below = np.empty(BLOCK, np.float32), np.empty(BLOCK, np.int64)
+    samples, certainty, second = np.empty((3, BLOCK), np.float32)
+    blocks = (keys.shape[1] + BLOCK - 1) // BLOCK
     for block in range(first, last):
-        b, start = block // blocks, block % blocks * _BLOCK
-        stop = min(start + _BLOCK, keys.shape[1])
-        count = _neighbours(coords[b, start:stop], sizes, index, share, place, below)
+        b, start = block // blocks, block % blocks * BLOCK
+        stop = min(start + BLOCK, keys.shape[1])
+        count = neighbours(coords[b, start:stop], sizes, index, share, place, below)
         n = stop - start
         for p in range(n):
             certainty[p], second[p] = -_INFINITY if softmax else _INFINITY, -_INFINITY
         for c in range(values.shape[1]):
-            _interpolate(values[b, c], index, share, count, samples[:n])
+            interpolate(values[b, c], index, share, count, samples[:n])
             if softmax:
                 _two_largest(samples, certainty[:n], second)
             else:
@@ -243,22 +179,3 @@ def _keep(threads: int, first: int, last: int, keys: NDArray[np.int32], points: 
                 out[b, p, axis] = points[b, chosen[p], axis]
             for p in range(candidates, points.shape[1]):
                 out[b, kept + p - candidates, axis] = points[b, p, axis]
-
-
-@_kernel
-def _scatter(
-    threads: int, first: int, last: int, by_samples: _Reals, coords: _Reals, sizes: _Integers, out: _Reals
-) -> None:
-    """Add the gradient of samples `first` to `last` of the batch."""
-    if divided(threads, first, last):
-        return
-    index, share = np.empty((8, _BLOCK), np.int64), np.empty((8, _BLOCK), np.float32)
-    place, below = np.empty(_BLOCK, np.float32), np.empty(_BLOCK, np.int64)
-    for b in range(first, last):
-        for start in range(0, coords.shape[1], _BLOCK):
-            block_coords = coords[b, start : start + _BLOCK]
-            count = _neighbours(block_coords, sizes, index, share, place, below)
-            for c in range(by_samples.shape[1]):
-                for p in range(len(block_coords)):
-                    for k in range(count):
-                        out[b, c, index[k, p]] += share[k, p] * by_samples[b, c, start + p]

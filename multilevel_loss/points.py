@@ -6,17 +6,12 @@ of W lies at (i + ½) / W. They mean the same place on every grid that covers th
 
 from __future__ import annotations
 
-from typing import Any
-
 import torch
 import torch.nn.functional as F
 from torch import Tensor
-from torch.autograd.function import once_differentiable
 
 from multilevel_loss._checks import Mode, check_input, check_number, resolve_mode
 from multilevel_loss._targets import FEW, memberships
-
-_DISPOSABLE = "_is_disposable"
 
 
 def sample_points(field: Tensor, point_coords: Tensor, mask: Tensor | None = None) -> Tensor:
@@ -50,68 +45,14 @@ def sample_memberships(
     truth: Tensor, num_classes: int, point_coords: Tensor, mask: Tensor | None, dtype: torch.dtype
 ) -> Tensor:
     """Sample class memberships (B, C, P) as :func:`sample_points` does, of a label map (B, 1, *spatial) or of such."""
-    if mask is None and dtype == torch.float32 and _has_kernels(truth, point_coords):
-        from multilevel_loss import _points_cpu  # here, so that importing the package spares numba
-
-        if truth.dtype == torch.float32:
-            return _points_cpu.sample(truth, point_coords)
-        if truth.shape[1] == 1 and not truth.is_floating_point():
-            return _points_cpu.sample_labels(truth, num_classes, point_coords)
     index, share = _neighbours(point_coords, truth)
     values = memberships(_cells(truth, index), num_classes, dtype)
     return _interpolate(values, share, None if mask is None else _cells(mask, index))
 
 
-def joined_samples(field: Tensor, point_coords: Tensor, mask: Tensor | None) -> tuple[Tensor, Tensor]:
-    """Return the samples of :func:`sample_points`, and the field for all that is computed on it afterwards.
-
-    On a CPU the gradient of the samples is then added to what the others made, not made by itself and as large as
-    the field.
-    """
-    if mask is None and field.dtype == torch.float32 and _has_kernels(field, point_coords):
-        samples, field = _JoinedSamples.apply(field, point_coords)  # type: ignore[no-untyped-call]
-        return samples, field
-    return sample_points(field, point_coords, mask), field
-
-
-def disposable(gradient: Tensor) -> Tensor:
-    """Return a contiguous gradient that nothing else holds, marked so that the samples' may be added in place."""
-    setattr(gradient, _DISPOSABLE, True)
-    return gradient
-
-
-class _JoinedSamples(torch.autograd.Function):
-    """Samples (B, C, P) of a field, and the field."""
-
-    @staticmethod
-    def forward(ctx: Any, field: Tensor, point_coords: Tensor) -> tuple[Tensor, Tensor]:
-        from multilevel_loss import _points_cpu  # here, so that importing the package spares numba
-
-        _check_coords(point_coords, field)
-        ctx.save_for_backward(point_coords)
-        ctx.shape = field.shape
-        ctx.set_materialize_grads(False)
-        return _points_cpu.sample(field, point_coords), field.view_as(field)
-
-    @staticmethod
-    @once_differentiable
-    def backward(ctx: Any, by_samples: Tensor | None, by_field: Tensor | None) -> tuple[Tensor | None, None]:
-        from multilevel_loss import _points_cpu
-
-        if by_samples is None:
-            return by_field, None
-        (point_coords,) = ctx.saved_tensors
-        if by_field is None:
-            by_field = torch.zeros(ctx.shape)
-        elif not getattr(by_field, _DISPOSABLE, False):
-            by_field = by_field.clone(memory_format=torch.contiguous_format)
-        _points_cpu.scatter(by_samples, point_coords, by_field)
-        return by_field, None
-
-
 def nearest_points(field: Tensor, point_coords: Tensor) -> Tensor:
     """Return the value of the cell in which each point lies, (B, C, P), for a field (B, C, *spatial) of any dtype."""
-    _check_coords(point_coords, field)
+    check_coords(point_coords, field)
     index = torch.zeros_like(point_coords[..., 0], dtype=torch.int64)
     for axis, size in enumerate(field.shape[2:]):
         cell = (point_coords[..., -1 - axis] * size).long().clamp(0, size - 1)
@@ -183,7 +124,7 @@ def uncertain_points(
     drawn = _uniform_points(input, num_drawn + num_points - num_uncertain, mask, generator)
     field = input.float()
     known = mask if mask is not None and mask.shape[2:] == input.shape[2:] else None
-    if known is None and _has_kernels(field, drawn):
+    if known is None and has_kernels(field, drawn):
         from multilevel_loss import _points_cpu  # here, so that importing the package spares numba
 
         return _points_cpu.keep_uncertain(field, drawn, num_drawn, num_uncertain, mode == "multiclass")
@@ -268,7 +209,7 @@ def _rand(
 
 def _neighbours(point_coords: Tensor, field: Tensor) -> tuple[Tensor, Tensor]:
     """Return the flat index and the share, each (B, 1, K, P), of the K cell centres around each point of a field."""
-    _check_coords(point_coords, field)
+    check_coords(point_coords, field)
     index = torch.zeros((len(point_coords), 1, 1), dtype=torch.int64, device=point_coords.device)
     share = torch.ones_like(index, dtype=point_coords.dtype)
     for axis, size in enumerate(field.shape[2:]):
@@ -299,13 +240,14 @@ def _interpolate(values: Tensor, share: Tensor, known: Tensor | None) -> Tensor:
     return torch.sum(values * share, 2)
 
 
-def _has_kernels(field: Tensor, point_coords: Tensor) -> bool:
+def has_kernels(field: Tensor, point_coords: Tensor) -> bool:
     """Whether the kernels of the CPU take such tensors and are worth it."""
     large = field.device.type == "cpu" and field.numel() >= FEW and point_coords.dtype == torch.float32
     return large and not torch.compiler.is_compiling()
 
 
-def _check_coords(point_coords: Tensor, field: Tensor) -> None:
+def check_coords(point_coords: Tensor, field: Tensor) -> None:
+    """Raise ValueError unless `point_coords` are (B, P, D) for a field (B, C, *spatial)."""
     batch, dims = field.shape[0], field.ndim - 2
     if point_coords.ndim != 3 or point_coords.shape[0] != batch or point_coords.shape[2] != dims:
         raise ValueError(

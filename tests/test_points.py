@@ -8,11 +8,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from multilevel_loss._checks import Mode
-from multilevel_loss.functional import dice_loss
 from multilevel_loss.points import (
-    joined_samples,
     nearest_points,
-    sample_memberships,
     sample_points,
     uncertain_grid_points,
     uncertain_points,
@@ -210,38 +207,6 @@ def test_grid_points_leave_ignored_cells_out() -> None:
 GRIDS = [(70_001,), (1, 65_537), (257, 263), (1, 1, 66_000), (41, 37, 53)]
 
 
-def points_to_the_edge(grid: tuple[int, ...], count: int = 300) -> torch.Tensor:
-    coords = torch.rand(2, count, len(grid), generator=seeded())
-    coords[:, :2] = torch.tensor([0.0, 1.0]).view(2, 1)
-    return coords
-
-
-@pytest.mark.parametrize("grid", GRIDS)
-@pytest.mark.parametrize("channels", [1, 3])
-def test_kernels_sample_as_torch_does(channels: int, grid: tuple[int, ...]) -> None:
-    field = torch.randn(2, channels, *grid, requires_grad=True)
-    coords = points_to_the_edge(grid)
-    samples, same = joined_samples(field, coords, None)
-    assert same.equal(field)
-    expected = sample_points(field.double(), coords)
-    torch.testing.assert_close(samples, expected.float(), atol=1e-5, rtol=0)
-    upstream = torch.randn_like(samples)
-    ours, theirs = (torch.autograd.grad(y, field, upstream.to(y.dtype))[0] for y in (samples, expected))
-    torch.testing.assert_close(ours, theirs, atol=1e-4, rtol=0)
-
-
-@pytest.mark.parametrize("grid", GRIDS)
-@pytest.mark.parametrize("dtype", [torch.bool, torch.uint8, torch.int16, torch.int64])
-@pytest.mark.parametrize("num_classes", [1, 3])
-def test_kernels_sample_labels_as_torch_does(num_classes: int, dtype: torch.dtype, grid: tuple[int, ...]) -> None:
-    highest = 2 if dtype == torch.bool else 4  # a label beyond all classes is a member of none
-    labels = torch.randint(highest, (2, 1, *grid)).to(dtype)
-    coords = points_to_the_edge(grid)
-    ours = sample_memberships(labels, num_classes, coords, None, torch.float32)
-    theirs = sample_memberships(labels, num_classes, coords, None, torch.float64)
-    torch.testing.assert_close(ours, theirs.float(), atol=1e-5, rtol=0)
-
-
 @pytest.mark.parametrize("grid", GRIDS)
 @pytest.mark.parametrize(("mode", "channels"), [("binary", 1), ("multilabel", 3), ("multiclass", 3)])
 def test_kernels_choose_as_torch_does(
@@ -249,7 +214,7 @@ def test_kernels_choose_as_torch_does(
 ) -> None:
     logits = 3 * torch.randn(2, channels, *grid, generator=seeded())
     ours = uncertain_points(logits, 400, mode=mode, generator=seeded())
-    monkeypatch.setattr("multilevel_loss.points._has_kernels", lambda *_: False)
+    monkeypatch.setattr("multilevel_loss.points.has_kernels", lambda *_: False)
     theirs = uncertain_points(logits, 400, mode=mode, generator=seeded())
     assert ours[:, 300:].equal(theirs[:, 300:])
     for own, expected in zip(ours[:, :300].tolist(), theirs[:, :300].tolist(), strict=True):
@@ -265,33 +230,3 @@ def test_kernels_choose_nan_first_and_as_many_as_are_asked_for_of_equals(mode: M
     drawn = torch.rand(1, 1950, 2, generator=seeded())
     unknown = [sample_points(logits, coords)[:, -1].isnan().sum() for coords in (chosen[:, :450], drawn[:, :1800])]
     assert unknown[0] == unknown[1] > 100
-
-
-def test_kernels_read_nothing_beyond_the_field() -> None:
-    field = torch.full((1, 1, 300, 300), 7.0)
-    coords = torch.tensor([[[torch.nan, 0.5], [torch.inf, -torch.inf], [-1e30, 1e30]]])
-    samples, _ = joined_samples(field, coords, None)
-    assert samples.tolist() == [[[7.0, 7.0, 7.0]]]
-
-
-def test_joined_gradients_are_those_of_each_alone() -> None:
-    logits, coords = torch.randn(2, 1, 257, 263, requires_grad=True), points_to_the_edge((257, 263))
-    target = torch.randint(2, (2, 257, 263))
-
-    def of_points(samples: torch.Tensor) -> torch.Tensor:
-        return samples.square().sum()
-
-    expected_points = torch.autograd.grad(of_points(sample_points(logits, coords)), logits)[0]
-    expected_dice = torch.autograd.grad(dice_loss(logits, target), logits)[0]
-    samples, joined = joined_samples(logits, coords, None)
-    points, dice, shared = of_points(samples), dice_loss(joined, target), (3 * joined).sum()
-    # Each may be asked for, again and in any order; a gradient that all voxels share is left as it is.
-    for _ in range(2):
-        torch.testing.assert_close(torch.autograd.grad(points, logits, retain_graph=True)[0], expected_points)
-        torch.testing.assert_close(torch.autograd.grad(dice, logits, retain_graph=True)[0], expected_dice)
-        both = torch.autograd.grad(points + dice, logits, retain_graph=True)[0]
-        torch.testing.assert_close(both, expected_points + expected_dice)
-        all_of_them = torch.autograd.grad(points + dice + shared, logits, retain_graph=True)[0]
-        torch.testing.assert_close(all_of_them, expected_points + expected_dice + 3)
-        beside = torch.autograd.grad(points + shared, logits, retain_graph=True)[0]
-        torch.testing.assert_close(beside, expected_points + 3)

@@ -12,8 +12,9 @@ from multilevel_loss._checks import Mode, Reduction
 from multilevel_loss._module import as_module
 from multilevel_loss._reduce import class_weights, full_precision, reduce
 from multilevel_loss._targets import Prepared, prepare
-from multilevel_loss.losses.region._cross_entropy import first_of_cross_entropy
-from multilevel_loss.points import joined_samples, nearest_points, sample_memberships, uncertain_points
+from multilevel_loss.losses.pixel._point_sums import point_sums
+from multilevel_loss.losses.region._cross_entropy import first_of_cross_entropy, reduce_weighted
+from multilevel_loss.points import nearest_points, sample_memberships, sample_points, uncertain_points
 
 
 @full_precision
@@ -89,12 +90,16 @@ def uncertain_point_loss(
             mask=prepared.mask,
             generator=generator,
         )
+    sums = None if reduction == "none" else point_sums(prepared, point_coords)
+    if sums is not None:
+        first = first_of_cross_entropy(prepared, include_background)
+        share = class_weights(weight, class_mask, prepared.logits, first)
+        return reduce_weighted(sums.entropy[:, first:], sums.weight[:, first:], share, reduction)
     # Only on the grid of the target is it known which logits count.
     same_grid = prepared.logits.shape[2:] == prepared.truth.shape[2:]
     known = prepared.mask if same_grid else None
-    logits, prepared.logits = joined_samples(prepared.logits, point_coords, known)
     return point_cross_entropy(
-        logits,
+        sample_points(prepared.logits, point_coords, known),
         prepared,
         point_coords,
         include_background=include_background,

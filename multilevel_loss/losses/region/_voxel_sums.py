@@ -12,7 +12,6 @@ from torch.autograd.function import once_differentiable
 
 from multilevel_loss._targets import FEW, Prepared
 from multilevel_loss.losses.region import _voxel_sums_torch
-from multilevel_loss.points import disposable
 
 
 class VoxelSums(NamedTuple):
@@ -93,6 +92,12 @@ def voxel_sums(
 
 
 _DIFFERENTIABLE = VoxelSums._fields.index("truth")
+_DISPOSABLE = "_is_disposable"
+
+
+def is_disposable(gradient: Tensor) -> bool:
+    """Whether a gradient is as the sums made it, contiguous and held by nothing else, and may be added to in place."""
+    return getattr(gradient, _DISPOSABLE, False)
 
 
 class _FusedSums(torch.autograd.Function):
@@ -132,7 +137,9 @@ class _FusedSums(torch.autograd.Function):
         flat, (place,) = _flat(truth, weight, field), _flat(own_field)
         by = by_sums[:_DIFFERENTIABLE]
         gradient = _kernels(logits).gradient(logits, *flat, *ctx.options, by, kept, place)
-        return disposable(gradient.view(logits.shape)), *[None] * (5 + len(ctx.options))
+        gradient = gradient.view(logits.shape)
+        setattr(gradient, _DISPOSABLE, True)
+        return gradient, *[None] * (5 + len(ctx.options))
 
 
 def _flat(*tensors: Tensor | None) -> list[Any]:

@@ -184,7 +184,7 @@ def _sigmoid_counts(x: _Reals, v: _Members, w: _Reals, p: _Reals) -> tuple[np.fl
 
 
 @_reduces
-def _sigmoid_entropies(
+def sigmoid_entropies(
     x: _Reals, v: _Members, w: _Reals, p: _Reals
 ) -> tuple[np.float32, np.float32, np.float32, np.float32, np.float32]:
     """Write it and return these, Σ w·v·(−log p) and Σ w·(1−v)·(−log(1−p))."""
@@ -233,7 +233,7 @@ def _sigmoid_sums(x: _Reals, v: _Members, w: _Reals, p: _Reals, field: _Reals, e
     """Write it and return the counts, the entropies and the sums of both sides, 0 for what is not asked for."""
     positive = negative = above = below = _ZERO
     if entropy:
-        overlap, predicted, members, positive, negative = _sigmoid_entropies(x, v, w, p)
+        overlap, predicted, members, positive, negative = sigmoid_entropies(x, v, w, p)
         if field.size:
             above, below = _sides(w, p, field)
     elif field.size:
@@ -244,7 +244,7 @@ def _sigmoid_sums(x: _Reals, v: _Members, w: _Reals, p: _Reals, field: _Reals, e
 
 
 @_reduces
-def _total(x: _Reals) -> np.float32:
+def total_of(x: _Reals) -> np.float32:
     """Return Σ x."""
     result = _ZERO
     for j in range(x.size):
@@ -281,7 +281,7 @@ def _extremes(x: _Reals) -> tuple[np.float32, np.float32]:
 
 
 @_reduces
-def _entropies(
+def entropies(
     v: _Reals, w: _Reals, x: _Reals, greatest: _Reals, log_total: _Reals, focus: _Reals, other_focus: _Reals
 ) -> tuple[np.float32, np.float32]:
     """Return Σ w·v·focus·(−log p) and Σ w·(1−v)·other_focus·(−log(1−p)), by way of logits, which cannot underflow."""
@@ -293,7 +293,7 @@ def _entropies(
 
 
 @_kernel
-def _fill(value: np.float32, out: _Reals) -> None:
+def fill(value: np.float32, out: _Reals) -> None:
     for j in range(out.size):
         out[j] = value
 
@@ -349,13 +349,13 @@ def _divide(by: _Reals, out: _Reals) -> None:
 
 
 @_kernel
-def _softmax(
+def write_softmax(
     x: _Reals, b: int, start: int, out: _Reals, out_b: int, out_start: int, greatest: _Reals, total: _Reals
 ) -> None:
     """Write p, the greatest of the logits, and the sum of their exponentials less it, of one block."""
     stop, out_stop = start + total.size, out_start + total.size
-    _fill(-np.float32(np.inf), greatest)
-    _fill(_ZERO, total)
+    fill(-np.float32(np.inf), greatest)
+    fill(_ZERO, total)
     for c in range(x.shape[1]):
         _maximum(x[b, c, start:stop], greatest)
     for c in range(x.shape[1]):
@@ -374,7 +374,7 @@ def _sigmoid_parts(x: _Reals, p: _Reals, greatest: _Reals, small: _Reals) -> Non
 
 
 @_kernel
-def _log_all(out: _Reals) -> None:
+def log_all(out: _Reals) -> None:
     for j in range(out.size):
         out[j] = _log(out[j])
 
@@ -472,9 +472,9 @@ def _forward(
     size = _BLOCK if plain else _BLOCK // 2
     scratch, own = np.empty((7, size), np.float32), np.empty((1, channels, size), np.float32)
     activation = kept if keep else own
-    _fill(_ONE, scratch[0])
-    _fill(_ONE, scratch[4])
-    _fill(_ONE, scratch[5])
+    fill(_ONE, scratch[0])
+    fill(_ONE, scratch[4])
+    fill(_ONE, scratch[5])
     for item in range(first, last):
         b, of, begin = item // items, sums[:, item], item % items * _ITEM
         end = min(begin + _ITEM, voxels)
@@ -484,12 +484,12 @@ def _forward(
             w = weight[b, 0, start:stop] if weight.size else scratch[0, :n]
             greatest, total, rest = scratch[1, :n], scratch[2, :n], scratch[3, :n]
             focus, other_focus = scratch[4, :n], scratch[5, :n]
-            weight_of_block = _total(w) if weight.size else np.float32(n)
+            weight_of_block = total_of(w) if weight.size else np.float32(n)
             place, at = (b, start) if keep else (0, 0)  # of the activation
             if softmax:
-                _softmax(logits, b, start, activation, place, at, greatest, total)
+                write_softmax(logits, b, start, activation, place, at, greatest, total)
                 if entropy:
-                    _log_all(total)
+                    log_all(total)
             for c in range(channels):
                 x, p = logits[b, c, start:stop], activation[place, c, at : at + n]
                 v = truth[b, c, start:stop] if truth.size else scratch[6, :n]
@@ -529,7 +529,7 @@ def _forward(
                     _complement(p, rest)
                     _focus(rest, gamma, other_focus)
                 if entropy and not plain:
-                    positive, negative = _entropies(v, w, x, greatest, total, focus, other_focus)
+                    positive, negative = entropies(v, w, x, greatest, total, focus, other_focus)
                 of[2, c] += positive
                 of[3, c] += negative
                 of[4, c] += above
@@ -564,10 +564,10 @@ def _backward(
     plain = not (softmax or focused)
     size = _BLOCK if plain else _BLOCK // 2
     scratch, own = np.empty((7, size), np.float32), np.empty((1, channels if softmax else 1, size), np.float32)
-    _fill(_ONE, scratch[0])
-    _fill(-_ONE, scratch[3])
-    _fill(-_ONE, scratch[4])
-    _fill(_ZERO, scratch[6])
+    fill(_ONE, scratch[0])
+    fill(-_ONE, scratch[3])
+    fill(-_ONE, scratch[4])
+    fill(_ZERO, scratch[6])
     for item in range(first, last):
         b, begin = item // items, item % items * _ITEM
         end = min(begin + _ITEM, voxels)
@@ -578,8 +578,8 @@ def _backward(
             total, rest = scratch[1, :n], scratch[0 if softmax else 2, :n]
             slope, other_slope, by_field = scratch[3, :n], scratch[4, :n], scratch[6, :n]
             if softmax and logits.size:
-                _softmax(logits, b, start, own, 0, 0, scratch[2, :n], total)
-            _fill(_ZERO, total)
+                write_softmax(logits, b, start, own, 0, 0, scratch[2, :n], total)
+            fill(_ZERO, total)
             for c in range(channels):
                 v = truth[b, c, start:stop] if truth.size else scratch[5, :n]
                 if labels.size and (errors or not plain):

@@ -1,0 +1,140 @@
+"""The sums of `_point_sums` on the CPU: numba kernels."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from multilevel_loss._numba import compiled, divided, run
+from multilevel_loss._points_cpu import BLOCK, PER_POINT, arrays, interpolate, neighbours
+from multilevel_loss.losses.region._voxel_sums_cpu import (
+    entropies,
+    fill,
+    log_all,
+    sigmoid_entropies,
+    total_of,
+    write_softmax,
+)
+
+_Reals = NDArray[np.float32]
+_Integers = NDArray[np.int64]
+_ZERO, _ONE = np.float32(0), np.float32(1)
+_NO_LABELS, _NO_REALS = np.empty((0, 0, 0), np.uint8), np.empty((0, 0, 0), np.float32)
+_kernel = compiled()
+
+
+def sums(
+    logits: Tensor, truth: Tensor, point_coords: Tensor, softmax: bool
+) -> tuple[Tensor, Tensor, NDArray[np.float32], NDArray[np.float32]]:
+    """Return the fields of `PointSums`, and the probabilities and memberships (B, C, P).
+
+    Args:
+        logits: (B, C, *spatial), float32.
+        truth: label map (B, 1, *spatial'), any integer or bool dtype, or memberships (B, C, *spatial'), float32.
+        point_coords: (B, P, D) in [0, 1], x first.
+        softmax: whether the classes exclude each other.
+    """
+    values, points, sizes = arrays(logits, point_coords)
+    members = (truth.view(torch.uint8) if truth.dtype == torch.bool else truth).contiguous().numpy()
+    members = members.reshape(*truth.shape[:2], -1)
+    labels, memberships = (_NO_LABELS, members) if truth.is_floating_point() else (members, _NO_REALS)
+    batch, channels, count = *logits.shape[:2], points.shape[1]
+    p, v = np.empty((2, batch, channels, count), np.float32)
+    blocks = -(-count // BLOCK)
+    of_blocks = np.empty((2, batch * blocks, channels))
+    given = values, labels, memberships, points, sizes, np.array(truth.shape[2:]), softmax
+    run(_forward, batch * blocks, 2 * p.size * PER_POINT, *given, p, v, of_blocks)
+    entropy, weight = of_blocks.reshape(2, batch, blocks, channels).sum(2, dtype=np.float32)
+    return torch.from_numpy(entropy), torch.from_numpy(weight), p, v
+
+
+def add_gradient(by_entropy: Tensor, p: _Reals, v: _Reals, point_coords: Tensor, softmax: bool, out: Tensor) -> None:
+    """Add to the contiguous gradient of the logits that of the cross entropies."""
+    values, points, sizes = arrays(out, point_coords)
+    # In one thread a sample, for points share cells.
+    run(_backward, len(p), p.size * PER_POINT, by_entropy.contiguous().numpy(), p, v, points, sizes, softmax, values)
+
+
+@_kernel
+def _members(labels: NDArray[Any], label: int, index: _Integers, share: _Reals, count: int, out: _Reals) -> None:
+    """Write the share of the cells around each point that have a label."""
+    for p in range(out.size):
+        total = _ZERO
+        for k in range(count):
+            total += share[k, p] if labels[index[k, p]] == label else _ZERO
+        out[p] = total
+
+
+@_kernel
+def _forward(
+    threads: int, first: int, last: int,
+    values: _Reals, labels: NDArray[Any], truth: _Reals, coords: _Reals, sizes: _Integers, truth_sizes: _Integers,
+    softmax: bool, p: _Reals, v: _Reals, sums: NDArray[np.float64],
+) -> None:  # fmt: skip
+    """Write probabilities, memberships and sums of blocks `first` to `last` of points."""
+    if divided(threads, first, last):
+        return
+    channels, blocks = p.shape[1], (p.shape[2] + BLOCK - 1) // BLOCK
+    index, share = np.empty((8, BLOCK), np.int64), np.empty((8, BLOCK), np.float32)
+    place, below = np.empty(BLOCK, np.float32), np.empty(BLOCK, np.int64)
+    x, scratch = np.empty((1, channels, BLOCK), np.float32), np.empty((3, BLOCK), np.float32)
+    fill(_ONE, scratch[0])
+    same_grid = True
+    for axis in range(sizes.size):
+        same_grid = same_grid and sizes[axis] == truth_sizes[axis]
+    for block in range(first, last):
+        b, start = block // blocks, block % blocks * BLOCK
+        stop = min(start + BLOCK, p.shape[2])
+        n = stop - start
+        ones, greatest, total = scratch[0, :n], scratch[1, :n], scratch[2, :n]
+        count = neighbours(coords[b, start:stop], sizes, index, share, place, below)
+        for c in range(channels):
+            interpolate(values[b, c], index, share, count, x[0, c, :n])
+        if not same_grid:
+            count = neighbours(coords[b, start:stop], truth_sizes, index, share, place, below)
+        for c in range(channels):
+            if labels.size:
+                _members(labels[b, 0], c if channels > 1 else 1, index, share, count, v[b, c, start:stop])
+            else:
+                interpolate(truth[b, c], index, share, count, v[b, c, start:stop])
+        if softmax:
+            write_softmax(x, 0, 0, p, b, start, greatest, total)
+            log_all(total)
+        for c in range(channels):
+            at, of_class = x[0, c, :n], v[b, c, start:stop]
+            if softmax:
+                sums[0, block, c], _ = entropies(of_class, ones, at, greatest, total, ones, ones)
+                sums[1, block, c] = total_of(of_class)
+            else:
+                _, _, _, positive, negative = sigmoid_entropies(at, of_class, ones, p[b, c, start:stop])
+                sums[0, block, c], sums[1, block, c] = positive + negative, n
+
+
+@_kernel
+def _backward(
+    threads: int, first: int, last: int,
+    by: _Reals, p: _Reals, v: _Reals, coords: _Reals, sizes: _Integers, softmax: bool, out: _Reals,
+) -> None:  # fmt: skip
+    """Add the gradient of samples `first` to `last` of the batch."""
+    if divided(threads, first, last):
+        return
+    index, share = np.empty((8, BLOCK), np.int64), np.empty((8, BLOCK), np.float32)
+    place, below, total = np.empty(BLOCK, np.float32), np.empty(BLOCK, np.int64), np.empty(BLOCK, np.float32)
+    for b in range(first, last):
+        for start in range(0, coords.shape[1], BLOCK):
+            block_coords = coords[b, start : start + BLOCK]
+            count = neighbours(block_coords, sizes, index, share, place, below)
+            fill(_ZERO, total)
+            for c in range(out.shape[1] if softmax else 0):
+                for j in range(len(block_coords)):
+                    total[j] += by[b, c] * v[b, c, start + j]
+            for c in range(out.shape[1]):
+                for j in range(len(block_coords)):
+                    by_p = total[j] if softmax else by[b, c]
+                    slope = by_p * p[b, c, start + j] - by[b, c] * v[b, c, start + j]
+                    for k in range(count):
+                        out[b, c, index[k, j]] += share[k, j] * slope
