@@ -11,7 +11,7 @@ from torch import Tensor
 
 from multilevel_loss._numba import compiled, divided, run
 
-BLOCK = 128  # points
+BLOCK = 256  # points
 PER_POINT = 24  # elements of the distance maps that take as long, for which threads are counted
 
 _Reals = NDArray[np.float32]
@@ -87,17 +87,20 @@ def neighbours(
     return count
 
 
+# A loop that does nothing but read the field: so the processor waits for many cells at once, anywhere in memory.
+@_kernel
+def _add_cells(field: _Reals, index: _Integers, share: _Reals, out: _Reals) -> None:
+    for p in range(out.size):
+        out[p] += field[index[p]] * share[p]
+
+
 @_kernel
 def interpolate(field: _Reals, index: _Integers, share: _Reals, count: int, out: _Reals) -> None:
+    """Write the mean of a field over the `count` cells around each point by their shares."""
     for p in range(out.size):
-        total = _ZERO
-        for k in range(count):
-            total += field[index[k, p]] * share[k, p]
-        out[p] = total
-
-
-# Blocks of points, and for each a loop that does nothing but read the field: so the processor waits for many cells at
-# once, which are anywhere in memory.
+        out[p] = _ZERO
+    for k in range(count):
+        _add_cells(field, index[k], share[k], out)
 
 
 @_kernel

@@ -60,13 +60,17 @@ def add_gradient(by_entropy: Tensor, p: _Reals, v: _Reals, point_coords: Tensor,
 
 
 @_kernel
-def _members(labels: NDArray[Any], label: int, index: _Integers, share: _Reals, count: int, out: _Reals) -> None:
-    """Write the share of the cells around each point that have a label."""
+def _add_cells(labels: NDArray[Any], label: int, index: _Integers, share: _Reals, out: _Reals) -> None:
     for p in range(out.size):
-        total = _ZERO
-        for k in range(count):
-            total += share[k, p] if labels[index[k, p]] == label else _ZERO
-        out[p] = total
+        out[p] += share[p] if labels[index[p]] == label else _ZERO
+
+
+@_kernel
+def _members(labels: NDArray[Any], label: int, index: _Integers, share: _Reals, count: int, out: _Reals) -> None:
+    """Write the share of the `count` cells around each point that have a label."""
+    fill(_ZERO, out)
+    for k in range(count):
+        _add_cells(labels, label, index[k], share[k], out)
 
 
 @_kernel

@@ -544,8 +544,10 @@ def _collect(of_items: NDArray[np.float64], out: _Reals) -> None:
     for row in range(rows):
         for b in range(batch):
             for c in range(channels):
-                parts = of_items[row, b * items : (b + 1) * items, c]
-                total = parts.sum() if row < rows - 2 else parts.max()
+                total = 0.0
+                for item in range(b * items, (b + 1) * items):
+                    part = of_items[row, item, c]
+                    total = total + part if row < rows - 2 else max(total, part)
                 out[row, b, c] = 1 if row >= rows - 2 and total == 0 else total
 
 
