@@ -78,6 +78,11 @@ def voxel_weights(weight: Tensor | None, mask: Tensor | None, like: Tensor) -> T
     return counts if result is None else result * counts
 
 
+def scaled(weight: float, loss: Tensor) -> Tensor:
+    """Return `weight` times a loss, without an operation where that is the loss."""
+    return loss if weight == 1 else weight * loss
+
+
 def reduce(loss: Tensor, weight: Tensor | None, reduction: Reduction) -> Tensor:
     """Reduce a loss by the weight of each of its elements.
 

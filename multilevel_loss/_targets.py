@@ -165,6 +165,11 @@ def memberships(truth: Tensor, num_classes: int, dtype: torch.dtype) -> Tensor:
     return torch.eq(truth.to(dtype), classes.view(-1, *[1] * (truth.ndim - 2)), out=result)
 
 
+def from_class(first: int, values: Tensor) -> Tensor:
+    """Return values (B, C, ...) of the classes from `first` on; as they are if that is all, without an operation."""
+    return values[:, first:] if first else values
+
+
 def regions(truth: Tensor, num_classes: int) -> Tensor:
     """Return which voxels lie in which class, contiguous bool, of what :func:`memberships` takes."""
     if truth.is_floating_point() or truth.shape[1] == num_classes > 1:

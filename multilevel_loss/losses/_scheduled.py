@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from multilevel_loss._checks import check_number
 from multilevel_loss._module import Loss
+from multilevel_loss._reduce import scaled
 from multilevel_loss.schedules import Schedule
 
 OMEGA = (1 / 3, 2 / 3)
@@ -114,5 +115,5 @@ def weighted_sum(
     """
     if "coarse" in components:
         weights = {name: omega[1] * weight for name, weight in weights.items()} | {"coarse": omega[0]}
-    total = reduce(add, (weights[name] * term for name, term in components.items()))
+    total = reduce(add, (scaled(weights[name], term) for name, term in components.items()))
     return (total, components) if return_components else total

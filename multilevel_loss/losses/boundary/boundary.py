@@ -12,7 +12,7 @@ from torch import Tensor
 from multilevel_loss._checks import Mode, Reduction, Spacing, check_choice
 from multilevel_loss._module import as_module
 from multilevel_loss._reduce import class_weights, full_precision, reduce, voxel_weights
-from multilevel_loss._targets import Prepared, prepare, regions
+from multilevel_loss._targets import Prepared, from_class, prepare, regions
 from multilevel_loss.distance.maps import Boundary, bounded, signed_distances_of
 from multilevel_loss.losses.region._cross_entropy import reduce_weighted
 from multilevel_loss.losses.region._voxel_sums import voxel_sums
@@ -117,13 +117,13 @@ def boundary_loss(
     # Either side of the boundary is summed by itself, so that not the map but its sums are normalized.
     sums = voxel_sums(prepared, field=field, make_field=make)
     outside, inside, highest, deepest = (
-        cast(Tensor, of_class)[:, first:] for of_class in (sums.above, sums.below, sums.highest, sums.deepest)
+        from_class(first, cast(Tensor, each)) for each in (sums.above, sums.below, sums.highest, sums.deepest)
     )
     if best is not None:
         inside = inside - best.flatten(2).sum(2)
     if normalize is not None:
         outside, inside = outside / highest, inside / deepest
-    return reduce_weighted(outside + inside, sums.voxels[:, first:], share, reduction)
+    return reduce_weighted(outside + inside, from_class(first, sums.voxels), share, reduction)
 
 
 def _map_of(

@@ -11,7 +11,7 @@ from torch import Tensor
 from multilevel_loss._checks import Mode, Reduction, Spacing, check_choice, check_number
 from multilevel_loss._module import as_module
 from multilevel_loss._reduce import class_weights, full_precision, reduce, voxel_weights
-from multilevel_loss._targets import above, prepare, regions
+from multilevel_loss._targets import above, from_class, prepare, regions
 from multilevel_loss.distance.maps import distances_across
 from multilevel_loss.losses.region._cross_entropy import reduce_weighted
 from multilevel_loss.losses.region._voxel_sums import voxel_sums
@@ -95,7 +95,8 @@ def hausdorff_dt_loss(
         loss = reduce(loss, voxel_weights(share, prepared.mask, loss), reduction)
     else:
         sums = voxel_sums(prepared, field=far, errors=True, make_field=make)
-        loss = reduce_weighted(cast(Tensor, sums.errors)[:, first:], sums.voxels[:, first:], share, reduction)
+        of_class, voxels = from_class(first, cast(Tensor, sums.errors)), from_class(first, sums.voxels)
+        loss = reduce_weighted(of_class, voxels, share, reduction)
     return loss.log1p() if log else loss
 
 

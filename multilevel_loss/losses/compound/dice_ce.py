@@ -8,7 +8,7 @@ from torch import Tensor
 
 from multilevel_loss._checks import Mode, check_number
 from multilevel_loss._module import as_module
-from multilevel_loss._reduce import class_weights, full_precision
+from multilevel_loss._reduce import class_weights, full_precision, scaled
 from multilevel_loss._targets import prepare
 from multilevel_loss.losses.region._counts import Average, Empty, reduce_scores, soft_counts
 from multilevel_loss.losses.region._cross_entropy import (
@@ -110,7 +110,7 @@ def dice_ce_loss(
     of = summed_cross_entropy(prepared, sums, first)
     share = class_weights(weight, class_mask, prepared.logits, first)
     cross_entropy = reduce_weighted(of.loss, of.weight, share, "mean")
-    return dice_weight * dice + ce_weight * cross_entropy
+    return scaled(dice_weight, dice) + scaled(ce_weight, cross_entropy)
 
 
 DiceCELoss = as_module("DiceCELoss", dice_ce_loss)

@@ -8,7 +8,7 @@ from torch import Tensor
 
 from multilevel_loss._checks import Mode, check_number
 from multilevel_loss._module import as_module
-from multilevel_loss._reduce import class_weights, full_precision
+from multilevel_loss._reduce import class_weights, full_precision, scaled
 from multilevel_loss._targets import prepare
 from multilevel_loss.losses.region._counts import Average, Empty, reduce_scores, soft_counts
 from multilevel_loss.losses.region._cross_entropy import (
@@ -117,7 +117,7 @@ def dice_focal_loss(
     of = summed_cross_entropy(prepared, sums, first)
     share = class_weights(weight, class_mask, prepared.logits, first)
     loss = alpha_balanced(of, alpha)
-    return dice_weight * dice + focal_weight * reduce_weighted(loss, of.weight, share, "mean")
+    return scaled(dice_weight, dice) + scaled(focal_weight, reduce_weighted(loss, of.weight, share, "mean"))
 
 
 DiceFocalLoss = as_module("DiceFocalLoss", dice_focal_loss)

@@ -11,7 +11,7 @@ from torch import Tensor
 from multilevel_loss._checks import Mode, Reduction
 from multilevel_loss._module import as_module
 from multilevel_loss._reduce import class_weights, full_precision, reduce
-from multilevel_loss._targets import Prepared, prepare
+from multilevel_loss._targets import Prepared, from_class, prepare
 from multilevel_loss.losses.pixel._point_sums import point_sums
 from multilevel_loss.losses.region._cross_entropy import first_of_cross_entropy, reduce_weighted
 from multilevel_loss.points import nearest_points, sample_memberships, sample_points, uncertain_points
@@ -94,7 +94,7 @@ def uncertain_point_loss(
     if sums is not None:
         first = first_of_cross_entropy(prepared, include_background)
         share = class_weights(weight, class_mask, prepared.logits, first)
-        return reduce_weighted(sums.entropy[:, first:], sums.weight[:, first:], share, reduction)
+        return reduce_weighted(from_class(first, sums.entropy), from_class(first, sums.weight), share, reduction)
     # Only on the grid of the target is it known which logits count.
     same_grid = prepared.logits.shape[2:] == prepared.truth.shape[2:]
     known = prepared.mask if same_grid else None

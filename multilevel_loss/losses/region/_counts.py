@@ -10,7 +10,7 @@ from torch import Tensor, distributed
 
 from multilevel_loss._checks import Reduction, check_choice, check_number
 from multilevel_loss._reduce import class_weights, reduce
-from multilevel_loss._targets import Prepared
+from multilevel_loss._targets import Prepared, from_class
 from multilevel_loss.losses.region._voxel_sums import VoxelSums
 
 Average = Literal["macro", "micro"]
@@ -62,9 +62,7 @@ def soft_counts(
     """
     check_choice("average", average, get_args(Average))
     first = prepared.first_class(include_background)
-    counts = [sums.overlap, sums.predicted, sums.truth, sums.voxels]
-    if first:
-        counts = [count[:, first:] for count in counts]
+    counts = [from_class(first, count) for count in (sums.overlap, sums.predicted, sums.truth, sums.voxels)]
     share = class_weights(weight, class_mask, prepared.logits, first)
     together = [dim for dim, joined in ((0, batch), (1, average == "micro")) if joined]
     if sync and not batch:

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from multilevel_loss._checks import Reduction, check_choice
 from multilevel_loss._reduce import voxel_weights
-from multilevel_loss._targets import Prepared
+from multilevel_loss._targets import Prepared, from_class
 from multilevel_loss.losses.region._voxel_sums import VoxelSums, voxel_sums
 from multilevel_loss.losses.region._voxel_sums_torch import focal_term
 
@@ -42,7 +42,7 @@ def first_of_cross_entropy(prepared: Prepared, include_background: bool) -> int:
 
 
 def _from_class(first: int, of: CrossEntropy) -> CrossEntropy:
-    return CrossEntropy._make(None if each is None else each[:, first:] for each in of) if first else of
+    return CrossEntropy._make(None if each is None else from_class(first, each) for each in of)
 
 
 def summed_cross_entropy(prepared: Prepared, sums: VoxelSums, first_class: int) -> CrossEntropy:
