@@ -71,7 +71,7 @@ def goals(rows: Sequence[Mapping[str, Any]], bce: Mapping[str, float]) -> str:
 
 def goal(aim: str, values: Mapping[str, float], reached: bool) -> str:
     """Return one line of the table of aims."""
-    figures = ", ".join(f"{value:.1f} on {of(shape)}" for shape, value in values.items())
+    figures = ", ".join(f"{value:.2f} on {of(shape)}" for shape, value in values.items())
     return line([aim, "yes" if reached else "no", figures])
 
 
