@@ -281,3 +281,15 @@ def test_second_derivatives_are_refused() -> None:
     (slope,) = torch.autograd.grad(dice_loss(logits, target), logits, create_graph=True)
     with pytest.raises(RuntimeError, match="once_differentiable"):
         slope.sum().backward()
+
+
+@pytest.mark.parametrize("loss", [dice_ce_loss, boundary_loss])
+def test_labels_that_do_not_count_weigh_nothing(loss: Callable[..., torch.Tensor]) -> None:
+    logits = torch.randn(2, 1, 300, 300, requires_grad=True)
+    target = torch.randint(3, (2, 300, 300))
+    target[target == 2] = 255
+    ours, theirs = (loss(x, target, ignore_index=255) for x in (logits, logits.double()))
+    torch.testing.assert_close(ours.double(), theirs, rtol=1e-5, atol=1e-7)
+    own, expected = (torch.autograd.grad(x, logits)[0] for x in (ours, theirs))
+    torch.testing.assert_close(own, expected, rtol=1e-4, atol=1e-9)
+    assert own[target.unsqueeze(1) == 255].eq(0).all()
