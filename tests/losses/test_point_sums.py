@@ -57,6 +57,14 @@ def test_kernels_agree_with_torch_on_memberships(mode: Mode, channels: int, grid
     assert_agrees_with_torch(logits, target, points_to_the_edge(grid), mode=mode, include_background=False)
 
 
+@pytest.mark.parametrize("dtype", [torch.bool, torch.int64, torch.float16, torch.bfloat16, torch.float64])
+def test_kernels_take_memberships_of_any_dtype(dtype: torch.dtype) -> None:
+    logits = torch.randn(2, 3, 257, 263, requires_grad=True)
+    target, coords = torch.randint(2, (2, 3, 257, 263)).to(dtype), points_to_the_edge((257, 263))
+    assert sums_of(logits, target, coords, "multilabel").entropy.shape == (2, 3)
+    assert_agrees_with_torch(logits, target, coords, mode="multilabel")
+
+
 @pytest.mark.parametrize("channels", [1, 2])
 def test_kernels_take_a_target_of_another_grid(channels: int) -> None:
     logits = torch.randn(2, channels, 263, 257, requires_grad=True)

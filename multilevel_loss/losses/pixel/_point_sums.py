@@ -28,14 +28,12 @@ def point_sums(prepared: Prepared, point_coords: Tensor) -> PointSums | None:
     From here on `prepared.logits` takes the gradient of the points along: it is added to what the other losses made,
     not made by itself and as large as the logits.
     """
-    logits, truth = prepared.logits, prepared.truth
-    of_labels = truth.shape[1] == 1 and not truth.is_floating_point()
-    takes = prepared.mask is None and logits.dtype == torch.float32 and (of_labels or truth.dtype == torch.float32)
-    if not (takes and has_kernels(logits, point_coords)):
+    logits = prepared.logits
+    if prepared.mask is not None or logits.dtype != torch.float32 or not has_kernels(logits, point_coords):
         return None
     check_coords(point_coords, logits)
-    softmax = prepared.mode == "multiclass"
-    entropy, weight, prepared.logits = _JoinedSums.apply(logits, truth, point_coords, softmax)  # type: ignore[no-untyped-call]
+    given = logits, prepared.truth, point_coords, prepared.mode == "multiclass"
+    entropy, weight, prepared.logits = _JoinedSums.apply(*given)  # type: ignore[no-untyped-call]
     return PointSums(entropy, weight)
 
 

@@ -34,14 +34,17 @@ def sums(
 
     Args:
         logits: (B, C, *spatial), float32.
-        truth: label map (B, 1, *spatial'), any integer or bool dtype, or memberships (B, C, *spatial'), float32.
+        truth: label map (B, 1, *spatial'), any integer or bool dtype, or memberships (B, C, *spatial') of any dtype.
         point_coords: (B, P, D) in [0, 1], x first.
         softmax: whether the classes exclude each other.
     """
     values, points, sizes = arrays(logits, point_coords)
-    members = (truth.view(torch.uint8) if truth.dtype == torch.bool else truth).contiguous().numpy()
-    members = members.reshape(*truth.shape[:2], -1)
-    labels, memberships = (_NO_LABELS, members) if truth.is_floating_point() else (members, _NO_REALS)
+    labels, memberships = _NO_LABELS, _NO_REALS
+    flat = truth.flatten(2).contiguous()
+    if truth.is_floating_point() or truth.shape[1] > 1:
+        memberships = flat.float().numpy()
+    else:
+        labels = (flat.view(torch.uint8) if truth.dtype == torch.bool else flat).numpy()
     batch, channels, count = *logits.shape[:2], points.shape[1]
     p, v = np.empty((2, batch, channels, count), np.float32)
     blocks = -(-count // BLOCK)
