@@ -19,7 +19,7 @@ def full_precision(function: F) -> F:
 
     @wraps(function)
     def wrapper(*args: Any, **kwargs: Any) -> Any:
-        first = next(iter((*args, *kwargs.values())), None)
+        first = args[0] if args else next(iter(kwargs.values()), None)
         # What is no tensor has no device; the function itself says what is wrong with it.
         kind = getattr(first, "device", torch.device("cpu")).type
         if not torch.is_autocast_enabled(kind):  # to enter the context costs as much as a small loss's arithmetic
@@ -105,5 +105,12 @@ def reduce(loss: Tensor, weight: Tensor | None, reduction: Reduction) -> Tensor:
         return weighted
     if reduction == "sum":
         return weighted.sum()
-    total = weight.sum() * (loss.numel() / max(weight.numel(), 1))
-    return weighted.sum() / torch.where(total > 0, total, 1)
+    return mean_of(weighted.sum(), weight.sum() * (loss.numel() / max(weight.numel(), 1)))
+
+
+def mean_of(weighted: Tensor, total: Tensor) -> Tensor:
+    """Return a weighted sum divided by the sum of its weights, undivided where that is 0."""
+    if total.device.type != "cpu" or torch.compiler.is_compiling():
+        return weighted / torch.where(total > 0, total, 1)
+    number = total.item()  # of which a comparison costs less than of a tensor
+    return weighted / (number if number > 0 else 1)

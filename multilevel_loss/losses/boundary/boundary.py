@@ -102,7 +102,7 @@ def boundary_loss(
         if first:
             field = F.pad(field[:, first:], [0, 0] * (field.ndim - 2) + [first, 0])
         field = bounded(field, normalize=None, clip=clip)
-    distances = field[:, first:]
+    distances = from_class(first, field)
     if reduction == "none":
         distances = bounded(distances, normalize=normalize, clip=None)
     best = None

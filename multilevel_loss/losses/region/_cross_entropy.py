@@ -4,12 +4,11 @@ from __future__ import annotations
 
 from typing import NamedTuple, cast, get_args
 
-import torch
 import torch.nn.functional as F
 from torch import Tensor
 
 from multilevel_loss._checks import Reduction, check_choice
-from multilevel_loss._reduce import voxel_weights
+from multilevel_loss._reduce import mean_of, voxel_weights
 from multilevel_loss._targets import Prepared, from_class
 from multilevel_loss.losses.region._voxel_sums import VoxelSums, voxel_sums
 from multilevel_loss.losses.region._voxel_sums_torch import focal_term
@@ -92,5 +91,4 @@ def reduce_weighted(loss: Tensor, count: Tensor, share: Tensor | None, reduction
         return loss
     if reduction == "sum":
         return loss.sum()
-    total = count.sum()
-    return loss.sum() / torch.where(total > 0, total, 1)
+    return mean_of(loss.sum(), count.sum())
