@@ -5,7 +5,6 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
@@ -27,7 +26,7 @@ def keep_uncertain(field: Tensor, drawn: Tensor, candidates: int, kept: int, sof
     keys = np.empty((batch, candidates), np.int32)
     work = keys.size * PER_POINT
     run(_rank, batch * -(-candidates // BLOCK), work * values.shape[1], values, points, sizes, softmax, keys)
-    result = torch.empty(batch, total - candidates + kept, axes)
+    result = drawn.new_empty(batch, total - candidates + kept, axes)
     run(_keep, batch, work, keys, points, kept, result.numpy())
     return result
 
@@ -157,26 +156,29 @@ def _keep(threads: int, first: int, last: int, keys: NDArray[np.int32], points: 
         return
     # Digit by digit: the branches of a partial sort cannot be foretold, and take several times as long.
     candidates = keys.shape[1]
-    count, chosen = np.empty(2**11, np.int64), np.empty(candidates + 1, np.int64)
+    count, chosen, undecided = np.empty(2**11, np.int32), np.empty(candidates + 1, np.int32), np.empty_like(keys[0])
     for b in range(first, last):
-        wanted, low, width = kept, 0, 2**31  # all keys less than `low`, and `wanted` of those from there to its width
+        number, left, wanted = 0, candidates, kept
+        for p in range(candidates):
+            undecided[p] = p
         for shift in (20, 10, 0):
             for digit in range(count.size):
                 count[digit] = 0
-            for p in range(candidates):
-                if low <= keys[b, p] < low + width:
-                    count[(keys[b, p] - low) >> shift] += 1
-            digit = 0
-            while count[digit] < wanted:
-                wanted -= count[digit]
-                digit += 1
-            low, width = low + (digit << shift), 1 << shift
-        number = 0
-        for p in range(candidates):
-            chosen[number] = p
-            equal = keys[b, p] == low
-            number += keys[b, p] < low or (equal and wanted > 0)
-            wanted -= equal
+            for j in range(left):
+                count[keys[b, undecided[j]] >> shift & 2**11 - 1] += 1
+            last_digit = 0
+            while count[last_digit] < wanted:
+                wanted -= count[last_digit]
+                last_digit += 1
+            among, left = left, 0
+            for j in range(among):
+                p = undecided[j]
+                digit = keys[b, p] >> shift & 2**11 - 1
+                chosen[number], undecided[left] = p, p
+                number += digit < last_digit
+                left += digit == last_digit
+        for j in range(wanted):
+            chosen[number + j] = undecided[j]
         for axis in range(points.shape[2]):
             for p in range(kept):
                 out[b, p, axis] = points[b, chosen[p], axis]

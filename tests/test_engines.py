@@ -1,9 +1,10 @@
-"""The loss inside torch's engines: dynamic shapes, export, deterministic algorithms."""
+"""The loss inside torch's engines: dynamic shapes, export, deterministic algorithms, another default dtype."""
 
 import pytest
 import torch
 from torch import nn
 
+import multilevel_loss as mll
 from multilevel_loss import MLLoss
 
 
@@ -57,3 +58,19 @@ def test_vmap_is_refused_by_torch() -> None:
     # Labels are checked by value, and the map of distances is an operator of whole batches: there is nothing to gain.
     with pytest.raises(RuntimeError, match="vmap"):
         torch.vmap(MLLoss())(torch.randn(2, 1, 3, 5), torch.randint(3, (2, 1, 5)))
+
+
+@pytest.mark.parametrize("name", ["MLLoss", "DiceLoss", "DiceCELoss", "TopKLoss", "LovaszLoss", "HausdorffDTLoss"])
+@pytest.mark.parametrize("grid", [(9, 9), (64, 64, 16)], ids=["torch", "kernels"])
+def test_the_default_dtype_does_not_matter(name: str, grid: tuple[int, ...]) -> None:
+    logits, target = torch.randn(2, 3, *grid, requires_grad=True), torch.randint(3, (2, *grid))
+    results = []
+    for default in (torch.float32, torch.float64):
+        torch.set_default_dtype(default)
+        try:
+            torch.manual_seed(0)
+            loss = getattr(mll, name)()(logits, target)
+            results.append((loss.detach(), *torch.autograd.grad(loss, logits)))
+        finally:
+            torch.set_default_dtype(torch.float32)
+    torch.testing.assert_close(*results, rtol=1e-6, atol=0)

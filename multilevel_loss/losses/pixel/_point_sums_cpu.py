@@ -12,6 +12,7 @@ from torch import Tensor
 from multilevel_loss._numba import compiled, divided, run
 from multilevel_loss._points_cpu import BLOCK, PER_POINT, arrays, interpolate, neighbours
 from multilevel_loss.losses.region._voxel_sums_cpu import (
+    collect,
     entropies,
     fill,
     log_all,
@@ -48,11 +49,12 @@ def sums(
     batch, channels, count = *logits.shape[:2], points.shape[1]
     p, v = np.empty((2, batch, channels, count), np.float32)
     blocks = -(-count // BLOCK)
-    of_blocks = np.empty((2, batch * blocks, channels))
+    of_blocks, result = np.empty((2, batch * blocks, channels)), logits.new_empty(2, batch, channels)
     given = values, labels, memberships, points, sizes, np.array(truth.shape[2:]), softmax
     run(_forward, batch * blocks, 2 * p.size * PER_POINT, *given, p, v, of_blocks)
-    entropy, weight = of_blocks.reshape(2, batch, blocks, channels).sum(2, dtype=np.float32)
-    return torch.from_numpy(entropy), torch.from_numpy(weight), p, v
+    collect(of_blocks, 0, result.numpy())
+    entropy, weight = result.unbind()
+    return entropy, weight, p, v
 
 
 def add_gradient(by_entropy: Tensor, p: _Reals, v: _Reals, point_coords: Tensor, softmax: bool, out: Tensor) -> None:

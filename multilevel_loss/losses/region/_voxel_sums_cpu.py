@@ -44,15 +44,15 @@ def sums(
     """Return what `_voxel_sums_torch.sums` does, of logits (B, C, N), and their activation if that is to `keep`."""
     batch, channels, voxels = logits.shape
     items = -(-voxels // _ITEM)
-    of_items, result = np.zeros((12, batch * items, channels)), np.empty((12, batch, channels), np.float32)
-    kept = torch.empty(logits.shape) if keep else None
+    of_items, result = np.zeros((12, batch * items, channels)), logits.new_empty(12, batch, channels)
+    kept = logits.new_empty(logits.shape) if keep else None
     arrays, options = _arrays(truth, channels, weight, field), (softmax, squared, *_focusing(gamma), errors)
     work = logits.numel() * _PER_VOXEL
     run(_forward, batch * items, work, _reals(logits), *arrays, *options, _reals(kept), of_items)
-    _collect(of_items, result)
+    collect(of_items, 2, result.numpy())
     entropy, sides = gamma is not None, field is not None and not errors
     asked = True, True, entropy, entropy and not softmax, sides, sides, errors, True, True, True, sides, sides
-    return tuple(torch.from_numpy(row) if wanted else None for row, wanted in zip(result, asked, strict=True)), kept
+    return tuple(row if wanted else None for row, wanted in zip(result.unbind(), asked, strict=True)), kept
 
 
 def gradient(
@@ -72,7 +72,7 @@ def gradient(
     x = logits.flatten(2) if kept is None else None
     result = kept if x is None else place
     if result is None:
-        result = torch.empty(logits.flatten(2).shape)
+        result = logits.new_empty(logits.flatten(2).shape)
     batch, channels, voxels = result.shape
     by = np.zeros((len(by_sums), batch, channels), np.float32)
     for own, given in zip(by, by_sums, strict=True):
@@ -537,8 +537,11 @@ def _forward(
 
 
 @_kernel
-def _collect(of_items: NDArray[np.float64], out: _Reals) -> None:
-    """Write the sums (12, B, C) of those (12, B·items, C) of the items, the last two the greatest of them, 0 as 1."""
+def collect(of_items: NDArray[np.float64], extremes: int, out: _Reals) -> None:
+    """Write the sums (rows, B, C) of those (rows, B·items, C) of the items, and last of all `extremes`.
+
+    Those are the greatest of theirs, 0 as 1.
+    """
     rows, batch, channels = out.shape
     items = of_items.shape[1] // batch
     for row in range(rows):
@@ -547,8 +550,8 @@ def _collect(of_items: NDArray[np.float64], out: _Reals) -> None:
                 total = 0.0
                 for item in range(b * items, (b + 1) * items):
                     part = of_items[row, item, c]
-                    total = total + part if row < rows - 2 else max(total, part)
-                out[row, b, c] = 1 if row >= rows - 2 and total == 0 else total
+                    total = total + part if row < rows - extremes else max(total, part)
+                out[row, b, c] = 1 if row >= rows - extremes and total == 0 else total
 
 
 @_kernel
