@@ -67,21 +67,26 @@ def _double(
 
 
 @_kernel
-def neighbours(
-    coords: _Reals, sizes: _Integers, index: _Integers, share: _Reals, place: _Reals, below: _Integers
-) -> int:
+def room_for_neighbours() -> tuple[_Integers, _Reals]:
+    """Return `index` and `share` for :func:`neighbours` of a block: a row for each of 8 cells, and some to work in."""
+    return np.empty((9, BLOCK), np.int64), np.empty((10, BLOCK), np.float32)
+
+
+@_kernel
+def neighbours(coords: _Reals, sizes: _Integers, index: _Integers, share: _Reals) -> int:
     """Write the flat indices (K, P) and the shares of the cells around points (P, D) and return K."""
     points = len(coords)
     for p in range(points):
         index[0, p], share[0, p] = 0, _ONE
+    below, place, fraction = index[8], share[8, :points], share[9]
     count = 1
     for axis in range(sizes.size):
         size = sizes[axis]
         for p in range(points):
             place[p] = coords[p, sizes.size - 1 - axis]
-        _split(place[:points], size, below, place)
+        _split(place, size, below, fraction)  # in place, no vector instruction would be safe
         for k in range(count):
-            _double(size, below, place, index[k, :points], share[k], index[count + k], share[count + k])
+            _double(size, below, fraction, index[k, :points], share[k], index[count + k], share[count + k])
         count *= 2
     return count
 
@@ -126,14 +131,13 @@ def _rank(
     """Write keys that order as the certainty of blocks `first` to `last` of points does, minus `points.uncertainty`."""
     if divided(threads, first, last):
         return
-    index, share = np.empty((8, BLOCK), np.int64), np.empty((8, BLOCK), np.float32)
-    place, below = np.empty(BLOCK, np.float32), np.empty(BLOCK, np.int64)
+    index, share = room_for_neighbours()
     samples, certainty, second = np.empty((3, BLOCK), np.float32)
     blocks = (keys.shape[1] + BLOCK - 1) // BLOCK
     for block in range(first, last):
         b, start = block // blocks, block % blocks * BLOCK
         stop = min(start + BLOCK, keys.shape[1])
-        count = neighbours(coords[b, start:stop], sizes, index, share, place, below)
+        count = neighbours(coords[b, start:stop], sizes, index, share)
         n = stop - start
         for p in range(n):
             certainty[p], second[p] = -_INFINITY if softmax else _INFINITY, -_INFINITY

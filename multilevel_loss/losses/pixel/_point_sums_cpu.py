@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from multilevel_loss._numba import compiled, divided, run
-from multilevel_loss._points_cpu import BLOCK, PER_POINT, arrays, interpolate, neighbours
+from multilevel_loss._points_cpu import BLOCK, PER_POINT, arrays, interpolate, neighbours, room_for_neighbours
 from multilevel_loss.losses.region._voxel_sums_cpu import (
     collect,
     entropies,
@@ -88,8 +88,7 @@ def _forward(
     if divided(threads, first, last):
         return
     channels, blocks = p.shape[1], (p.shape[2] + BLOCK - 1) // BLOCK
-    index, share = np.empty((8, BLOCK), np.int64), np.empty((8, BLOCK), np.float32)
-    place, below = np.empty(BLOCK, np.float32), np.empty(BLOCK, np.int64)
+    index, share = room_for_neighbours()
     x, scratch = np.empty((1, channels, BLOCK), np.float32), np.empty((3, BLOCK), np.float32)
     fill(_ONE, scratch[0])
     same_grid = True
@@ -100,11 +99,11 @@ def _forward(
         stop = min(start + BLOCK, p.shape[2])
         n = stop - start
         ones, greatest, total = scratch[0, :n], scratch[1, :n], scratch[2, :n]
-        count = neighbours(coords[b, start:stop], sizes, index, share, place, below)
+        count = neighbours(coords[b, start:stop], sizes, index, share)
         for c in range(channels):
             interpolate(values[b, c], index, share, count, x[0, c, :n])
         if not same_grid:
-            count = neighbours(coords[b, start:stop], truth_sizes, index, share, place, below)
+            count = neighbours(coords[b, start:stop], truth_sizes, index, share)
         for c in range(channels):
             if labels.size:
                 _members(labels[b, 0], c if channels > 1 else 1, index, share, count, v[b, c, start:stop])
@@ -124,6 +123,12 @@ def _forward(
 
 
 @_kernel
+def _scatter(slope: _Reals, index: _Integers, share: _Reals, out: _Reals) -> None:
+    for p in range(slope.size):
+        out[index[p]] += share[p] * slope[p]
+
+
+@_kernel
 def _backward(
     threads: int, first: int, last: int,
     by: _Reals, p: _Reals, v: _Reals, coords: _Reals, sizes: _Integers, softmax: bool, out: _Reals,
@@ -131,12 +136,12 @@ def _backward(
     """Add the gradient of samples `first` to `last` of the batch."""
     if divided(threads, first, last):
         return
-    index, share = np.empty((8, BLOCK), np.int64), np.empty((8, BLOCK), np.float32)
-    place, below, total = np.empty(BLOCK, np.float32), np.empty(BLOCK, np.int64), np.empty(BLOCK, np.float32)
+    index, share = room_for_neighbours()
+    total, slope = np.empty((2, BLOCK), np.float32)
     for b in range(first, last):
         for start in range(0, coords.shape[1], BLOCK):
             block_coords = coords[b, start : start + BLOCK]
-            count = neighbours(block_coords, sizes, index, share, place, below)
+            count = neighbours(block_coords, sizes, index, share)
             fill(_ZERO, total)
             for c in range(out.shape[1] if softmax else 0):
                 for j in range(len(block_coords)):
@@ -144,6 +149,6 @@ def _backward(
             for c in range(out.shape[1]):
                 for j in range(len(block_coords)):
                     by_p = total[j] if softmax else by[b, c]
-                    slope = by_p * p[b, c, start + j] - by[b, c] * v[b, c, start + j]
-                    for k in range(count):
-                        out[b, c, index[k, j]] += share[k, j] * slope
+                    slope[j] = by_p * p[b, c, start + j] - by[b, c] * v[b, c, start + j]
+                for k in range(count):
+                    _scatter(slope[: len(block_coords)], index[k], share[k], out[b, c])
