@@ -7,7 +7,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-RESULTS = Path(__file__).parents[1] / "benchmarks" / "results" / "losses.json"
+RESULTS = Path(__file__).parents[1] / "benchmarks" / "results"
 FOLDER = Path(__file__).parent / "_generated"
 LARGE = ["2x3x96x96x96", "4x1x512x512"]
 OVERLAP = ["DiceLoss", "DiceLoss(squared=True)", "IoULoss", "TverskyLoss", "GeneralizedDiceLoss", "FocalTverskyLoss"]
@@ -19,17 +19,19 @@ HEADER = ["loss", "ours, ms", "fastest peer, ms", "peer ÷ ours", "ours ÷ BCE",
 
 def main() -> None:
     """Write the tables as text to include."""
-    content = json.loads(RESULTS.read_text())
+    content = json.loads((RESULTS / "losses.json").read_text())
     FOLDER.mkdir(exist_ok=True)
     shapes = content["bce_seconds"].items()
     tables = [table(shape, bce, [row for row in content["rows"] if row["shape"] == shape]) for shape, bce in shapes]
     aims = goals(content["rows"], content["bce_seconds"])
     (FOLDER / "speed_of_losses.txt").write_text("\n".join([circumstances(content["metadata"]), aims, *tables]))
+    (FOLDER / "training_step.txt").write_text(steps(json.loads((RESULTS / "training_step.json").read_text())))
 
 
 def circumstances(metadata: Mapping[str, Any]) -> str:
     """Return where and when it was measured."""
-    versions = ", ".join(f"{name} {metadata[name]}" for name in ("torch", "monai", "kornia", "numpy", "scipy"))
+    packages = ("torch", "monai", "kornia", "numpy", "scipy")
+    versions = ", ".join(f"{name} {metadata[name]}" for name in packages if name in metadata)
     return (
         f"Measured on {metadata['date'][:10]} on a CPU, {metadata['device']}, with {metadata['threads']} threads on "
         f"{metadata['cores']} cores at a load of {metadata['load']}; {versions}, Python {metadata['python']}, commit "
@@ -110,6 +112,25 @@ def table(shape: str, bce: float, rows: Sequence[Mapping[str, Any]]) -> str:
             ]
         lines.append(line([*cells, f"{seconds(ours) / bce:.1f}", memory(ours), memory(fastest)]))
     return "\n".join([*lines, ""])
+
+
+def steps(content: Mapping[str, Any]) -> str:
+    """Return the table of the shares of a training step, and its circumstances."""
+    networks = {row["network"]: row for row in content["rows"]}
+    by_loss: dict[str, dict[str, Any]] = {}
+    for row in content["rows"]:
+        by_loss.setdefault(row["loss"], {})[row["network"]] = row
+    rest = "; ".join(f"{name} takes {row['rest']['median']:.1f} s" for name, row in networks.items())
+    lines = [
+        f".. csv-table:: Images {of(content['shape'])}, {content['classes']} classes, {content['precision']}: {rest}",
+        "   :header-rows: 1",
+        "",
+        line(["loss", *(f"{column} {name}" for name in networks for column in ("ms beside", "share of a step of"))]),
+    ]
+    for loss, rows in by_loss.items():
+        cells = ((f"{1e3 * seconds(row):.0f}", f"{100 * row['share']:.2f} %") for row in rows.values())
+        lines.append(line([loss, *(cell for pair in cells for cell in pair)]))
+    return "\n".join([circumstances(content["metadata"]), *lines, ""])
 
 
 def seconds(row: Mapping[str, Any]) -> float:
