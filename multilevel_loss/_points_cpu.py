@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
@@ -26,7 +27,7 @@ def keep_uncertain(field: Tensor, drawn: Tensor, candidates: int, kept: int, sof
     keys = np.empty((batch, candidates), np.int32)
     work = keys.size * PER_POINT
     run(_rank, batch * -(-candidates // BLOCK), work * values.shape[1], values, points, sizes, softmax, keys)
-    result = drawn.new_empty(batch, total - candidates + kept, axes)
+    result = torch.empty(batch, total - candidates + kept, axes, dtype=torch.float32)
     run(_keep, batch, work, keys, points, kept, result.numpy())
     return result
 

@@ -63,7 +63,7 @@ class _JoinedSums(torch.autograd.Function):
         if by_entropy is None:
             return by_logits, None, None, None
         if by_logits is None:
-            by_logits = by_entropy.new_zeros(ctx.shape)
+            by_logits = torch.zeros(ctx.shape, dtype=torch.float32)
         elif not is_disposable(by_logits):
             by_logits = by_logits.clone(memory_format=torch.contiguous_format)
         (point_coords,) = ctx.saved_tensors

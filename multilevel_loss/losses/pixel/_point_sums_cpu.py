@@ -49,7 +49,8 @@ def sums(
     batch, channels, count = *logits.shape[:2], points.shape[1]
     p, v = np.empty((2, batch, channels, count), np.float32)
     blocks = -(-count // BLOCK)
-    of_blocks, result = np.empty((2, batch * blocks, channels)), logits.new_empty(2, batch, channels)
+    of_blocks = np.empty((2, batch * blocks, channels))
+    result = torch.empty(2, batch, channels, dtype=torch.float32)
     given = values, labels, memberships, points, sizes, np.array(truth.shape[2:]), softmax
     run(_forward, batch * blocks, 2 * p.size * PER_POINT, *given, p, v, of_blocks)
     collect(of_blocks, 0, result.numpy())

@@ -44,8 +44,9 @@ def sums(
     """Return what `_voxel_sums_torch.sums` does, of logits (B, C, N), and their activation if that is to `keep`."""
     batch, channels, voxels = logits.shape
     items = -(-voxels // _ITEM)
-    of_items, result = np.zeros((12, batch * items, channels)), logits.new_empty(12, batch, channels)
-    kept = logits.new_empty(logits.shape) if keep else None
+    of_items = np.zeros((12, batch * items, channels))
+    result = torch.empty(12, batch, channels, dtype=torch.float32)
+    kept = torch.empty(logits.shape, dtype=torch.float32) if keep else None
     arrays, options = _arrays(truth, channels, weight, field), (softmax, squared, *_focusing(gamma), errors)
     work = logits.numel() * _PER_VOXEL
     run(_forward, batch * items, work, _reals(logits), *arrays, *options, _reals(kept), of_items)
@@ -72,7 +73,7 @@ def gradient(
     x = logits.flatten(2) if kept is None else None
     result = kept if x is None else place
     if result is None:
-        result = logits.new_empty(logits.flatten(2).shape)
+        result = torch.empty(logits.flatten(2).shape, dtype=torch.float32)
     batch, channels, voxels = result.shape
     by = np.zeros((len(by_sums), batch, channels), np.float32)
     for own, given in zip(by, by_sums, strict=True):
