@@ -1,4 +1,4 @@
-"""The loss inside torch's engines: dynamic shapes, export, deterministic algorithms, another default dtype."""
+"""The loss inside torch's engines: dynamic shapes, export, determinism; other default dtypes and kinds of tensors."""
 
 import pytest
 import torch
@@ -60,17 +60,37 @@ def test_vmap_is_refused_by_torch() -> None:
         torch.vmap(MLLoss())(torch.randn(2, 1, 3, 5), torch.randint(3, (2, 1, 5)))
 
 
-@pytest.mark.parametrize("name", ["MLLoss", "DiceLoss", "DiceCELoss", "TopKLoss", "LovaszLoss", "HausdorffDTLoss"])
-@pytest.mark.parametrize("grid", [(9, 9), (64, 64, 16)], ids=["torch", "kernels"])
+every_kind = pytest.mark.parametrize(
+    "name", ["MLLoss", "DiceLoss", "DiceCELoss", "TopKLoss", "LovaszLoss", "HausdorffDTLoss"]
+)
+small_and_large = pytest.mark.parametrize("grid", [(9, 9), (64, 64, 16)], ids=["torch", "kernels"])
+
+
+@every_kind
+@small_and_large
 def test_the_default_dtype_does_not_matter(name: str, grid: tuple[int, ...]) -> None:
-    logits, target = torch.randn(2, 3, *grid, requires_grad=True), torch.randint(3, (2, *grid))
-    results = []
-    for default in (torch.float32, torch.float64):
-        torch.set_default_dtype(default)
-        try:
-            torch.manual_seed(0)
-            loss = getattr(mll, name)()(logits, target)
-            results.append((loss.detach(), *torch.autograd.grad(loss, logits)))
-        finally:
-            torch.set_default_dtype(torch.float32)
-    torch.testing.assert_close(*results, rtol=1e-6, atol=0)
+    logits, target = torch.randn(2, 3, *grid), torch.randint(3, (2, *grid))
+    expected = value_and_gradient(name, logits, target)
+    torch.set_default_dtype(torch.float64)
+    try:
+        found = value_and_gradient(name, logits, target)
+    finally:
+        torch.set_default_dtype(torch.float32)
+    torch.testing.assert_close(found, expected, rtol=1e-6, atol=0)
+
+
+@every_kind
+@small_and_large
+def test_tensors_of_monai_are_as_good_as_plain_ones(name: str, grid: tuple[int, ...]) -> None:
+    meta_tensor = pytest.importorskip("monai.data").MetaTensor
+    logits, target = torch.randn(2, 3, *grid), torch.randint(3, (2, 1, *grid))
+    found = value_and_gradient(name, meta_tensor(logits), meta_tensor(target))
+    expected = value_and_gradient(name, logits, target)
+    torch.testing.assert_close([each.as_subclass(torch.Tensor) for each in found], expected, rtol=1e-6, atol=0)
+
+
+def value_and_gradient(name: str, logits: torch.Tensor, target: torch.Tensor) -> list[torch.Tensor]:
+    torch.manual_seed(0)
+    logits = logits.detach().requires_grad_()
+    loss = getattr(mll, name)()(logits, target)
+    return [loss.detach(), *torch.autograd.grad(loss, logits)]
