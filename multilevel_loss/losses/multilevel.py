@@ -14,13 +14,13 @@ from multilevel_loss._module import Loss
 from multilevel_loss._reduce import full_precision
 from multilevel_loss._targets import prepare
 from multilevel_loss.losses._scheduled import OMEGA, ScheduledLoss, check_term, check_weight, given, weighted_sum
-from multilevel_loss.losses.boundary.boundary import BoundaryLoss
+from multilevel_loss.losses.boundary.boundary import BoundaryLoss, boundary_loss
 from multilevel_loss.losses.pixel.uncertain_point import UncertainPointLoss, uncertain_point_loss
 from multilevel_loss.losses.region.dice import DiceLoss, dice_loss
 from multilevel_loss.schedules import Schedule
 
 # Distances in voxels are 10 and more where Dice is 1: they leave nothing of a small organ.
-_default_boundary = partial(BoundaryLoss, normalize="max")
+_default_boundary: Callable[..., Tensor] = partial(boundary_loss, normalize="max")
 
 _SHARED = {"mode", "include_background", "ignore_index", "mask", "class_mask", "weight", "reduction"}
 
@@ -111,7 +111,7 @@ def multilevel_loss(
         distances are in voxels, ``boundary=BoundaryLoss()``; that drives small organs to nothing where α does not
         begin at 0, and often where it does.
     """
-    boundary = _default_boundary() if boundary is None else boundary
+    boundary = _default_boundary if boundary is None else boundary
     prepared = prepare(input, target, mode=mode, ignore_index=ignore_index, mask=mask)
     # A prepared prediction stands in for the two tensors it was made from, so that the terms share its activation.
     shared = cast(Tensor, prepared)
@@ -194,7 +194,8 @@ class MLLoss(ScheduledLoss):
     ) -> None:
         super().__init__({"region": 1.0, "boundary": check_weight("alpha", alpha), "pixel": check_weight("beta", beta)})
         self.region = check_term("region", DiceLoss() if region is None else region, "MLLoss", _SHARED)
-        self.boundary = check_term("boundary", _default_boundary() if boundary is None else boundary, "MLLoss", _SHARED)
+        boundary = BoundaryLoss(normalize="max") if boundary is None else boundary
+        self.boundary = check_term("boundary", boundary, "MLLoss", _SHARED)
         self.pixel = check_term("pixel", UncertainPointLoss() if pixel is None else pixel, "MLLoss", _SHARED)
         self.mode = mode
         self.include_background = include_background

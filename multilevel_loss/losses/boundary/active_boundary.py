@@ -143,7 +143,7 @@ def _boundaries(log_p: Tensor, inside: Tensor, counts: Tensor | None) -> tuple[T
 
 def _neighbors(here: Tensor, grid: Sequence[int]) -> tuple[Tensor, Tensor]:
     """Return the flat indices (N, k, J) of all neighbours of voxels (N, k), and which of them lie in the image."""
-    offsets = [offset for offset in product((-1, 0, 1), repeat=len(grid)) if any(offset)]
+    offsets = [offset for offset in product(*[(-1, 0, 1)] * len(grid)) if any(offset)]
     near, valid, stride = torch.zeros_like(here).unsqueeze(-1), torch.ones_like(here, dtype=torch.bool).unsqueeze(-1), 1
     for axis in range(len(grid) - 1, -1, -1):
         steps = torch.tensor([offset[axis] for offset in offsets], device=here.device)

@@ -98,7 +98,7 @@ class CombinedLoss(ScheduledLoss):
             ValueError: all weights are 0, or as the terms do.
         """
         known = set().union(*self._known.values()).difference(_SHARED)
-        if unknown := options.keys() - known:
+        if unknown := set(options) - known:
             raise TypeError(f"expected options that a term takes, {', '.join(sorted(known))}; got `{min(unknown)}`")
         weights = self.weights_in_use()
         if not any(weights.values()):
@@ -107,8 +107,8 @@ class CombinedLoss(ScheduledLoss):
         # Cross entropies first: the sums that they are made of hold those of the overlap losses.
         first = [name for name, term in self.terms.items() if isinstance(term, (CrossEntropyLoss, FocalLoss))]
         made = {
-            name: self.terms[name](prepared, target, **{o: options[o] for o in options.keys() & self._known[name]})
-            for name in dict.fromkeys([*first, *self.terms])
+            name: self.terms[name](prepared, target, **{o: options[o] for o in options if o in self._known[name]})
+            for name in dict.fromkeys([*first, *self.terms.keys()])
             if weights[name] != 0
         }
         components = {name: made[name] for name in self.terms if name in made}

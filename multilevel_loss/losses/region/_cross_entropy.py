@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import NamedTuple, cast, get_args
+from dataclasses import dataclass
+from typing import cast, get_args
 
 import torch.nn.functional as F
 from torch import Tensor
@@ -14,7 +15,8 @@ from multilevel_loss.losses.region._voxel_sums import VoxelSums, voxel_sums
 from multilevel_loss.losses.region._voxel_sums_torch import focal_term
 
 
-class CrossEntropy(NamedTuple):
+@dataclass(frozen=True)  # and no named tuple, whose properties torch 2.8 cannot trace
+class CrossEntropy:
     """Cross entropies of each class that counts: summed over the voxels, (B, C'), or of each, (B, C', *spatial)."""
 
     positive: Tensor
@@ -41,7 +43,9 @@ def first_of_cross_entropy(prepared: Prepared, include_background: bool) -> int:
 
 
 def _from_class(first: int, of: CrossEntropy) -> CrossEntropy:
-    return CrossEntropy._make(None if each is None else from_class(first, each) for each in of)
+    negative = None if of.negative is None else from_class(first, of.negative)
+    positive, members, weight = (from_class(first, each) for each in (of.positive, of.members, of.weight))
+    return CrossEntropy(positive, negative, members, weight)
 
 
 def summed_cross_entropy(prepared: Prepared, sums: VoxelSums, first_class: int) -> CrossEntropy:
