@@ -170,7 +170,7 @@ def _keep(threads: int, first: int, last: int, keys: NDArray[np.int32], points: 
             for digit in range(count.size):
                 count[digit] = 0
             for j in range(left):
-                count[keys[b, undecided[j]] >> shift & 2**11 - 1] += 1
+                count[(keys[b, undecided[j]] >> shift) & (2**11 - 1)] += 1
             last_digit = 0
             while count[last_digit] < wanted:
                 wanted -= count[last_digit]
@@ -178,7 +178,7 @@ def _keep(threads: int, first: int, last: int, keys: NDArray[np.int32], points: 
             among, left = left, 0
             for j in range(among):
                 p = undecided[j]
-                digit = keys[b, p] >> shift & 2**11 - 1
+                digit = (keys[b, p] >> shift) & (2**11 - 1)
                 chosen[number], undecided[left] = p, p
                 number += digit < last_digit
                 left += digit == last_digit

@@ -110,7 +110,7 @@ def reduce(loss: Tensor, weight: Tensor | None, reduction: Reduction) -> Tensor:
 
 def mean_of(weighted: Tensor, total: Tensor) -> Tensor:
     """Return a weighted sum divided by the sum of its weights, undivided where that is 0."""
-    if total.device.type != "cpu" or torch.compiler.is_compiling():
+    if total.device.type != "cpu" or total.requires_grad or torch.compiler.is_compiling():
         return weighted / torch.where(total > 0, total, 1)
-    number = total.item()  # of which a comparison costs less than of a tensor
+    number = total.item()  # one operation instead of three
     return weighted / (number if number > 0 else 1)

@@ -12,6 +12,11 @@ def test_reductions_of_a_weighted_loss() -> None:
     assert reduce(loss, None, "mean").item() == 2.5
 
 
+def test_a_weight_may_be_learned() -> None:
+    loss, weight = torch.rand(2, 3, dtype=torch.float64), torch.rand(1, 3, dtype=torch.float64, requires_grad=True)
+    assert torch.autograd.gradcheck(lambda w: reduce(loss, w, "mean"), weight)
+
+
 def test_mean_without_weight_is_zero_with_zero_gradient() -> None:
     loss = torch.ones(2, 3, requires_grad=True)
     mean = reduce(loss, torch.zeros(2, 3), "mean")

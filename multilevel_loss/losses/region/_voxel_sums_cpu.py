@@ -539,10 +539,7 @@ def _forward(
 
 @_kernel
 def collect(of_items: NDArray[np.float64], extremes: int, out: _Reals) -> None:
-    """Write the sums (rows, B, C) of those (rows, B·items, C) of the items, and last of all `extremes`.
-
-    Those are the greatest of theirs, 0 as 1.
-    """
+    """Write (rows, B, C) of (rows, B·items, C): sums over items, in the last `extremes` rows the greatest, 0 as 1."""
     rows, batch, channels = out.shape
     items = of_items.shape[1] // batch
     for row in range(rows):
