@@ -21,11 +21,11 @@ def call(*arguments):
 
 @pytest.fixture
 def data(tmp_path):
-    """Four volumes of a bright box in noise, which no flip would put where it is."""
+    """Four volumes of a bright box in noise, where it is in each of them."""
     rng = np.random.default_rng(0)
     for number in range(4):
         label = np.zeros((9, 24, 32), np.uint8)
-        label[4:8, 4:12, 5 + number : 15 + number] = 1
+        label[3:7, 6:14, 8 + number : 18 + number] = 1
         image = (label * 200 - 50 + rng.normal(0, 5, label.shape)).astype(np.int16)
         for part, array in (("imagesTr", image), ("labelsTr", label)):
             write_volume(tmp_path / "data" / part / f"case{number}.nii.gz", array, **GEOMETRY)
@@ -40,7 +40,7 @@ def test_from_a_data_set_to_a_mask_in_its_geometry(tmp_path, data):
         "--width",
         4,
         "--epochs",
-        12,
+        24,
         "--learning-rate",
         3e-3,
         "--alpha",
@@ -61,4 +61,4 @@ def test_from_a_data_set_to_a_mask_in_its_geometry(tmp_path, data):
         assert getattr(predicted, geometry)() == pytest.approx(getattr(given, geometry)())
     label = sitk.GetArrayFromImage(sitk.ReadImage(str(data / "labelsTr" / "case0.nii.gz"))) > 0
     found = sitk.GetArrayFromImage(predicted) > 0
-    assert 2 * (found & label).sum() / (found.sum() + label.sum()) > 0.5  # Flipped, a quarter at most.
+    assert 2 * (found & label).sum() / (found.sum() + label.sum()) > 0.8  # Turned or shifted, it would miss.
