@@ -20,7 +20,7 @@ from multilevel_loss.losses.region.dice import DiceLoss, dice_loss
 from multilevel_loss.schedules import Schedule
 
 # Distances in voxels are 10 and more where Dice is 1: they leave nothing of a small organ.
-_default_boundary: Callable[..., Tensor] = partial(boundary_loss, normalize="max")
+_default_boundary = partial(boundary_loss, normalize="max")
 
 _SHARED = {"mode", "include_background", "ignore_index", "mask", "class_mask", "weight", "reduction"}
 
@@ -194,7 +194,7 @@ class MLLoss(ScheduledLoss):
     ) -> None:
         super().__init__({"region": 1.0, "boundary": check_weight("alpha", alpha), "pixel": check_weight("beta", beta)})
         self.region = check_term("region", DiceLoss() if region is None else region, "MLLoss", _SHARED)
-        boundary = BoundaryLoss(normalize="max") if boundary is None else boundary
+        boundary = BoundaryLoss(**_default_boundary.keywords) if boundary is None else boundary
         self.boundary = check_term("boundary", boundary, "MLLoss", _SHARED)
         self.pixel = check_term("pixel", UncertainPointLoss() if pixel is None else pixel, "MLLoss", _SHARED)
         self.mode = mode

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from multilevel_loss._checks import Reduction, check_choice
 from multilevel_loss._reduce import mean_of, voxel_weights
-from multilevel_loss._targets import Prepared, from_class
+from multilevel_loss._targets import Prepared
 from multilevel_loss.losses.region._voxel_sums import VoxelSums, voxel_sums
 from multilevel_loss.losses.region._voxel_sums_torch import focal_term
 
@@ -43,9 +43,10 @@ def first_of_cross_entropy(prepared: Prepared, include_background: bool) -> int:
 
 
 def _from_class(first: int, of: CrossEntropy) -> CrossEntropy:
-    negative = None if of.negative is None else from_class(first, of.negative)
-    positive, members, weight = (from_class(first, each) for each in (of.positive, of.members, of.weight))
-    return CrossEntropy(positive, negative, members, weight)
+    if not first:
+        return of
+    positive, members, weight = (each[:, first:] for each in (of.positive, of.members, of.weight))
+    return CrossEntropy(positive, None if of.negative is None else of.negative[:, first:], members, weight)
 
 
 def summed_cross_entropy(prepared: Prepared, sums: VoxelSums, first_class: int) -> CrossEntropy:
