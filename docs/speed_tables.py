@@ -44,7 +44,7 @@ def goals(rows: Sequence[Mapping[str, Any]], bce: Mapping[str, float]) -> str:
     own = {(row["loss"], row["shape"]): row for row in rows if row["maker"] == "ours"}
     peers = {key: peer for key in own if (peer := fastest_peer(rows, *key)) is not None}
     ratio = {key: seconds(peer) / seconds(own[key]) for key, peer in peers.items()}
-    slower = [f"``{loss}`` on {of(shape)} ({value:.2f})" for (loss, shape), value in ratio.items() if value < 1]
+    slower = [f"``{loss}`` on {of(shape)} ({value:.3f})" for (loss, shape), value in ratio.items() if value < 1]
     lines = [
         ".. csv-table:: Aims",
         "   :header-rows: 1",
