@@ -22,7 +22,8 @@ def full_precision(function: F) -> F:
         first = args[0] if args else next(iter(kwargs.values()), None)
         # What is no tensor has no device; the function itself says what is wrong with it.
         kind = getattr(first, "device", torch.device("cpu")).type
-        if not torch.is_autocast_enabled(kind):  # to enter the context costs as much as a small loss's arithmetic
+        # Some devices know no autocast. To enter the context costs as much as a small loss's arithmetic.
+        if not (torch.amp.is_autocast_available(kind) and torch.is_autocast_enabled(kind)):
             return function(*args, **kwargs)
         with torch.autocast(kind, enabled=False):
             return function(*args, **kwargs)

@@ -210,15 +210,18 @@ def _rand(
 def _neighbours(point_coords: Tensor, field: Tensor) -> tuple[Tensor, Tensor]:
     """Return the flat index and the share, each (B, 1, K, P), of the K cell centres around each point of a field."""
     check_coords(point_coords, field)
-    index = torch.zeros((len(point_coords), 1, 1), dtype=torch.int64, device=point_coords.device)
-    share = torch.ones_like(index, dtype=point_coords.dtype)
-    for axis, size in enumerate(field.shape[2:]):
-        position = (point_coords[..., -1 - axis] * size - 0.5).clamp(0, size - 1)
-        below = position.long()
-        fraction = position - below
-        cells = torch.stack([below, (below + 1).clamp_max(size - 1)], 1)
-        index = (index.unsqueeze(2) * size + cells.unsqueeze(1)).flatten(1, 2)
-        share = (share.unsqueeze(2) * torch.stack([1 - fraction, fraction], 1).unsqueeze(1)).flatten(1, 2)
+    sizes = field.shape[2:]
+    position = torch.stack(
+        [(point_coords[..., -1 - axis] * size - 0.5).clamp(0, size - 1) for axis, size in enumerate(sizes)]
+    )
+    below = position.floor()
+    fraction = position - below
+    cells = torch.stack([below, position.ceil()], 2).long()  # a point on a cell centre has no share of any other
+    shares = torch.stack([1 - fraction, fraction], 2)
+    index, share = cells[0], shares[0]
+    for axis, size in enumerate(sizes[1:], 1):
+        index = (index.unsqueeze(2) * size + cells[axis].unsqueeze(1)).flatten(1, 2)
+        share = (share.unsqueeze(2) * shares[axis].unsqueeze(1)).flatten(1, 2)
     return index.unsqueeze(1), share.unsqueeze(1)
 
 

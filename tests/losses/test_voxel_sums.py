@@ -54,7 +54,7 @@ def test_parts_make_the_whole(
 
     monkeypatch.setattr(_voxel_sums_torch, "_parts", in_parts)
     *sums, constants = _FusedSums.apply(*arguments, None, True, *options)
-    torch.testing.assert_close((*sums, *constants), whole)
+    torch.testing.assert_close((*sums, *constants), (*whole, *_voxel_sums_torch.farthest(None if errors else field)))
     (gradient,) = torch.autograd.grad([sums[n] for n in asked], logits, list(by_sums))
     torch.testing.assert_close(gradient, expected)
 

@@ -12,6 +12,7 @@ from torch.autograd.function import once_differentiable
 
 from multilevel_loss._targets import FEW, Prepared
 from multilevel_loss.losses.region import _voxel_sums_torch
+from multilevel_loss.losses.region._voxel_sums_torch import farthest, whole_sums
 
 
 class VoxelSums(NamedTuple):
@@ -80,7 +81,7 @@ def voxel_sums(
     overlaps_alone = gamma is None and field is None  # the fewest operations
     if logits.numel() < (2 * FEW if overlaps_alone else FEW) or torch.compiler.is_compiling():
         flat = _flat(logits, prepared.truth, weight, field)
-        result = VoxelSums(*_voxel_sums_torch.whole_sums(*(*flat, *options)))
+        result = VoxelSums(*(*whole_sums(*(*flat, *options)), *farthest(None if errors else flat[-1])))
     else:
         keep = make_field is None and torch.is_grad_enabled() and logits.requires_grad
         inputs = logits, prepared.truth, weight, field, make_field, keep

@@ -28,7 +28,7 @@ def whole_sums(
     gamma: float | None,
     errors: bool,
 ) -> tuple[Any, ...]:
-    """Return `VoxelSums` of logits (B, C, N), for autograd to differentiate and a compiler to fuse."""
+    """Return the sums of `VoxelSums` of logits (B, C, N), for autograd to differentiate and a compiler to fuse."""
     p = x.softmax(1) if softmax else x.sigmoid()
     v = memberships(truth, x.shape[1], x.dtype)
     wv = _weighted(v, w)
@@ -45,14 +45,13 @@ def whole_sums(
     if field is not None and errors:
         of_errors = (_weighted(field, w) * (p - v).square()).sum(2)
     elif field is not None:
-        wp = _weighted(p, w)
-        above, below = ((wp * side).sum(2) for side in (field.clamp_min(0), field.clamp_max(0)))
+        product = _weighted(p, w) * field
+        above, below = product.clamp_min(0).sum(2), product.clamp_max(0).sum(2)
     voxels = torch.full_like(members, x.shape[2]) if w is None else w.sum(2).expand_as(members)
-    farthest = _farthest(None if errors else field)
-    return overlap, predicted, positive, negative, above, below, of_errors, of_squares, members, voxels, *farthest
+    return overlap, predicted, positive, negative, above, below, of_errors, of_squares, members, voxels
 
 
-def _farthest(field: Tensor | None) -> tuple[Tensor | None, Tensor | None]:
+def farthest(field: Tensor | None) -> tuple[Tensor | None, Tensor | None]:
     """Return the greatest value (B, C) of a field (B, C, N) and of minus it, 1 where that is not above 0."""
     if field is None:
         return None, None
@@ -73,14 +72,13 @@ def sums(
     errors: bool,
     _: bool,
 ) -> tuple[tuple[Any, ...], None]:
-    """Return what `whole_sums` does, part by part, so that nothing of the size of the logits is made; none is kept."""
+    """Return `VoxelSums`, made part by part, so that nothing of the size of the logits is; none is kept."""
     of_parts = []
     for part in _parts(logits):
         w, f = _cut(weight, part), _cut(field, part)
-        *of_part, _, _ = whole_sums(logits[..., part], truth[..., part], w, f, softmax, squared, gamma, errors)
-        of_parts.append(of_part)
-    added = (None if row[0] is None else torch.stack(row).sum(0) for row in zip(*of_parts, strict=True))
-    return (*added, *_farthest(None if errors else field)), None
+        of_parts.append(whole_sums(logits[..., part], truth[..., part], w, f, softmax, squared, gamma, errors))
+    added = (None if first is None else sum(others, first) for first, *others in zip(*of_parts, strict=True))
+    return (*added, *farthest(None if errors else field)), None
 
 
 def gradient(
