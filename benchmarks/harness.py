@@ -113,15 +113,15 @@ def _resident(field: str) -> int:
     return int(line[1]) * 1024
 
 
-def metadata(*packages: str) -> dict[str, str | int | float | None]:
-    """Return what figures depend on: the commit, versions, also of `packages`, the machine and its load."""
+def metadata(*packages: str, device: torch.device) -> dict[str, str | int | float | None]:
+    """Return what figures of `device` depend on: the commit, versions, also of `packages`, the machine and its load."""
     return {
         "date": datetime.now(UTC).isoformat(timespec="seconds"),
         "commit": _commit(),
         "python": platform.python_version(),
         **{package: version(package) for package in ("torch", "numpy", "scipy", *packages)},
         "platform": platform.platform(),
-        "device": torch.cuda.get_device_name() if torch.cuda.is_available() else _cpu_name(),
+        "device": torch.cuda.get_device_name(device) if device.type == "cuda" else _cpu_name(),
         "cores": os.cpu_count(),
         "threads": torch.get_num_threads(),
         "load": round(os.getloadavg()[0], 1),

@@ -534,13 +534,14 @@ def run(
         if name not in LOSSES:
             raise typer.BadParameter(f"expected a row of the table, as 'DiceLoss', got {name!r}", param_hint="--loss")
     torch.set_num_threads(threads)
-    circumstances = metadata("monai", "kornia")
+    on = torch.device(device)
+    circumstances = metadata("monai", "kornia", device=on)
     rows: list[Row] = []
     yardsticks: dict[str, float] = {}
     disagreements: list[str] = []
     console = Console(width=max(Console().width, 160), highlight=False)
     for each in shape:
-        case = make_case(each, torch.device(device))
+        case = make_case(each, on)
         bce = step_of(case, partial(F.binary_cross_entropy_with_logits, target=case.memberships))
         yardsticks[each] = measure({"BCE": bce}, repeats)["BCE"].median
         for name in loss:
@@ -550,7 +551,7 @@ def run(
                 disagreements.append(str(error))
     if memory:  # after all timing, which it would disturb
         for each in shape:
-            case = make_case(each, torch.device(device))
+            case = make_case(each, on)
             rows = [with_peak(row, case) if row.shape == each else row for row in rows]
     for each in shape:
         console.print(table_of([row for row in rows if row.shape == each], yardsticks[each]))

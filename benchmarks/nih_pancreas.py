@@ -34,6 +34,7 @@ from reference.data import make_phantom, read_store
 from reference.data.store import find_cases, read_record, write_case
 from reference.history import JSON
 from reference.models import ModelName
+from reference.ranks import choose_device
 from reference.report import measure, read_records, write_tables
 from reference.runs import read_run
 from reference.testing import EvaluationConfig, record_of
@@ -103,7 +104,7 @@ def write_results(out: Path, runs: Sequence[Path], options: Mapping[str, Any]) -
     named = [read_run(run, "last", torch.device("cpu")).checkpoints for run in runs]
     tested = read_records(out / "cases", EvaluationConfig(), named)
     content = {
-        "metadata": metadata("monai", "opencv-python-headless", "SimpleITK"),
+        "metadata": metadata("monai", "opencv-python-headless", "SimpleITK", device=choose_device("auto")),
         "command": shlex.join(sys.argv),
         "options": options,
         "trainings": {

@@ -239,7 +239,8 @@ def main(
 ) -> None:
     """Print times and floors, and write them to a JSON file."""
     torch.set_flush_denormal(True)
-    report: dict[str, Any] = {"metadata": metadata("monai"), "width": width, "testing": [], "training": []}
+    circumstances = metadata("monai", device=torch.device("cpu"))
+    report: dict[str, Any] = {"metadata": circumstances, "width": width, "testing": [], "training": []}
     for precision in PRECISIONS:
         report["testing"].append(time_testing(width, slices, rounds, precision))
         report["training"].append(time_training(width, repeats, precision))

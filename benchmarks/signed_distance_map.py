@@ -38,6 +38,7 @@ from benchmarks.harness import Timing, measure, metadata, peak_memory, write_jso
 from multilevel_loss.distance import signed_distance_map
 
 RESULTS = Path(__file__).parent / "results"
+CPU = torch.device("cpu")
 OURS = "ours"
 ORGAN = {2: 0.01, 3: 0.015}
 """What an organ takes of a slice and of a volume."""
@@ -261,7 +262,7 @@ def memory(case: Case) -> dict[str, int | None]:
     steps = makers(case.masks(), case.spacing)
     for step in steps.values():
         step()
-    return {name: peak_memory(step, torch.device("cpu")) for name, step in steps.items()}
+    return {name: peak_memory(step, CPU) for name, step in steps.items()}
 
 
 def first_calls(number: int) -> dict[str, list[float]]:
@@ -346,7 +347,7 @@ def main(
         console.print(f"first call in {unit}, nothing compiled: {', '.join(f'{value:.1f}' for value in seconds)} s")
     if not published:
         return
-    circumstances = metadata("numba", "edt", "SimpleITK", "opencv-python-headless")
+    circumstances = metadata("numba", "edt", "SimpleITK", "opencv-python-headless", device=CPU)
     content = {"metadata": circumstances, "rows": rows, "growth": growth, "first_call_seconds": first}
     write_json(RESULTS / "signed_distance_map.json", content)
     write_csv(RESULTS / "signed_distance_map.csv", [HEADER, *map(summary, rows)])

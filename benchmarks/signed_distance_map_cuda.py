@@ -74,7 +74,7 @@ def main(out: Annotated[Path | None, typer.Option(help="JSON file to write the f
         table.add_row(case.name, *_row(timings), f"{memory:.2f}")
     Console().print(table)
     if out is not None:
-        write_json(out, {**metadata("triton"), "seconds": results})
+        write_json(out, {**metadata("triton", device=torch.device("cuda")), "seconds": results})
 
 
 def _run(case: Case, transform: Callable[..., Any]) -> tuple[dict[str, Timing], float]:

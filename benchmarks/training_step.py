@@ -118,9 +118,10 @@ def run(
 ) -> None:
     """Measure, print a table and write JSON."""
     torch.set_num_threads(threads)
-    circumstances = metadata("monai")
+    on = torch.device(device)
+    circumstances = metadata("monai", device=on)
     batch, _, *spatial = shape.split("x")
-    case = make_case("x".join([batch, str(classes), *spatial]), torch.device(device))
+    case = make_case("x".join([batch, str(classes), *spatial]), on)
     rows = [row for network in NETWORKS for row in time_steps(network, case, getattr(torch, precision), repeats)]
     Console(width=140, highlight=False).print(table_of(rows, f"{shape}, {classes} classes, {precision}"))
     content: dict[str, Any] = {"metadata": circumstances, "shape": shape, "classes": classes, "precision": precision}

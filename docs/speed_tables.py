@@ -33,7 +33,7 @@ def circumstances(metadata: Mapping[str, Any]) -> str:
     packages = ("torch", "monai", "kornia", "numpy", "scipy")
     versions = ", ".join(f"{name} {metadata[name]}" for name in packages if name in metadata)
     return (
-        f"Measured on {metadata['date'][:10]} on a CPU, {metadata['device']}, with {metadata['threads']} threads on "
+        f"Measured on {metadata['date'][:10]} on {metadata['device']}, with {metadata['threads']} threads on "
         f"{metadata['cores']} cores at a load of {metadata['load']}; {versions}, Python {metadata['python']}, commit "
         f"``{metadata['commit'][:12]}``.\n"
     )

@@ -1,10 +1,11 @@
-"""The loss inside torch's engines: dynamic shapes, export, determinism; other default dtypes and kinds of tensors."""
+"""The losses inside torch's engines: shapes, export, determinism; other default dtypes, devices, kinds of tensors."""
 
 import pytest
 import torch
 from torch import nn
 
 import multilevel_loss as mll
+from benchmarks.losses import LOSSES, make_case
 from multilevel_loss import MLLoss
 
 
@@ -58,6 +59,41 @@ def test_vmap_is_refused_by_torch() -> None:
     # Labels are checked by value, and the map of distances is an operator of whole batches: there is nothing to gain.
     with pytest.raises(RuntimeError, match="vmap"):
         torch.vmap(MLLoss())(torch.randn(2, 1, 3, 5), torch.randint(3, (2, 1, 5)))
+
+
+# A meta tensor has no values: to read one back, for which a CPU would wait for its GPU, is an error.
+META = torch.device("meta")
+
+
+@pytest.mark.parametrize("name", LOSSES)
+@pytest.mark.parametrize("shape", ["2x1x19x17", "2x3x64x64x16"])
+def test_no_loss_waits_for_its_device(name: str, shape: str) -> None:
+    case = make_case(shape, META)
+    loss = LOSSES[name][0](case)
+    if loss is None:
+        pytest.skip("for several classes alone")
+    value = loss(case.logits)
+    (gradient,) = torch.autograd.grad(value, case.logits)
+    assert value.device == gradient.device == META
+
+
+@pytest.mark.parametrize("grid", [(19, 17), (64, 64, 16)], ids=str)
+def test_no_option_waits_for_its_device(grid: tuple[int, ...]) -> None:
+    logits = torch.randn(2, 3, *grid, device=META, dtype=torch.bfloat16, requires_grad=True)
+    target = torch.randint(3, (2, *grid), device=META)
+    loss = MLLoss(
+        region=mll.DiceFocalLoss(),
+        boundary=mll.BoundaryLoss(offset="optimal", normalize="max", clip=20),
+        weight=torch.ones(3, device=META),
+        ignore_index=255,
+        include_background=False,
+    )
+    coarse = {"point_input": logits[..., ::4, ::4], "coarse_input": logits, "spacing": (1.0,) * len(grid)}
+    counts = {"mask": target > 0, "class_mask": torch.ones(2, 3, device=META)}
+    for options in (coarse, counts, {"distance_map": logits.detach()}):
+        (gradient,) = torch.autograd.grad(loss(logits, target, **options), logits)
+        assert gradient.device == META
+        assert gradient.dtype == logits.dtype
 
 
 every_kind = pytest.mark.parametrize(

@@ -10,7 +10,7 @@ from typer.testing import CliRunner
 
 import multilevel_loss
 from benchmarks import losses
-from benchmarks.harness import measure, peak_memory
+from benchmarks.harness import measure, metadata, peak_memory
 from benchmarks.losses import LOSSES, Peer, make_case, makers_of, ours, time_losses
 from multilevel_loss.functional import dice_loss
 
@@ -79,6 +79,13 @@ def test_steps_take_turns():
 def test_a_slow_step_is_repeated_less_than_a_quick_one():
     timings = measure({"slow": lambda: time.sleep(0.02), "quick": lambda: None}, repeats=4, limit=0.03)
     assert {name: timing.repeats for name, timing in timings.items()} == {"slow": 2, "quick": 4}
+
+
+def test_circumstances_name_the_device_that_was_measured(monkeypatch):
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "get_device_name", lambda device: f"the GPU {device.index}")
+    assert metadata(device=torch.device("cuda", 1))["device"] == "the GPU 1"
+    assert "GPU" not in metadata(device=CPU)["device"]
 
 
 def test_peak_memory_counts_what_is_held_at_once():
