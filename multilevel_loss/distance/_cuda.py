@@ -23,9 +23,9 @@ import triton.language as tl
 from torch import Tensor
 from torch.nn.functional import pad
 
-_SCANNED, _BLOCK = 2048, 1024  # voxels that one program scans at a time, and those of them that lie in one row
+_BLOCK = 1024  # voxels that one program scans at a time, of one row or several; twice as many spill registers
 _ROWS = 8  # along the axis, that one program minimizes; few, because the farthest of them decides how far it searches
-_LOAD = 512  # bytes that a warp, here a whole program, loads at a time: as many lanes it minimizes
+_LOAD = 256  # bytes that a warp, here a whole program, loads at a time: as many lanes; twice as many double registers
 
 
 def signed_distances(inside: Tensor, spacing: Tensor | None, inner: bool) -> Tensor:
@@ -56,7 +56,7 @@ def signed_distances(inside: Tensor, spacing: Tensor | None, inner: bool) -> Ten
         passes.append((samples, depth, height * width, plane_bounds[1], volume_bounds))
 
     block = min(triton.next_power_of_2(width), _BLOCK)
-    rows = min(_SCANNED // block, triton.next_power_of_2(height))
+    rows = min(_BLOCK // block, triton.next_power_of_2(height))
     with torch.cuda.device_of(inside):
         _scan[(planes * triton.cdiv(height, rows),)](
             mask, squares, row_used, *plane_bounds, *volume_bounds, spacing, depth, height, width,
