@@ -17,7 +17,7 @@ class Prepared:
     Attributes:
         logits: (B, C, *spatial), float32 or float64; 0 where masked, so that no masked NaN reaches a gradient.
         truth: the target, label map (B, 1, *spatial') or memberships (B, C, *spatial'), of any dtype; a voxel that does
-            not count has a label beyond all classes, or is a member of none. The grid is that of `logits` unless
+            not count is a member of no channel: labelled C, or 0 where C = 1. The grid is that of `logits` unless
             :func:`prepare` was told otherwise.
         mask: (B, 1, *spatial') bool, True where a voxel counts; None when all do.
         mode: the activation meant.
@@ -115,7 +115,7 @@ def prepare(
         if ignore_index is not None:
             known = labels != ignore_index
             counts = known if counts is None else counts & known
-        truth = _labels(labels, 2 if mode == "binary" else input.shape[1], counts)
+        truth = _labels(labels, input.shape[1], counts)
     else:
         if ignore_index is not None:
             raise ValueError(
@@ -144,13 +144,19 @@ def _target_form(input: Tensor, target: Tensor, mode: Mode) -> str | None:
     return "memberships" if target.shape[1] == channels else None
 
 
-def _labels(labels: Tensor, num_classes: int, counts: Tensor | None) -> Tensor:
-    """Return the checked label map (B, 1, *spatial), voxels that do not count labelled beyond all classes."""
-    if counts is None:
-        check_labels("target", labels, num_classes)
-        return labels
-    check_labels("target", labels.masked_fill(~counts, 0), num_classes)
-    return labels.long().masked_fill(~counts, num_classes)
+def _labels(labels: Tensor, channels: int, counts: Tensor | None) -> Tensor:
+    """Return the checked label map, in bytes if large; a voxel that does not count belongs to no channel."""
+    num_classes, other = max(channels, 2), channels if channels > 1 else 0
+    large = labels.device.type == "cpu" and labels.numel() >= FEW and not torch.compiler.is_compiling()
+    in_bytes = counts is None and labels.dtype in (torch.bool, torch.uint8)
+    if large and not in_bytes and num_classes < 255:
+        from multilevel_loss import _labels_cpu  # here, so that importing the package spares numba
+
+        narrow = _labels_cpu.narrow(labels, num_classes, other, counts)
+        if narrow is not None:
+            return narrow
+    check_labels("target", labels if counts is None else labels.masked_fill(~counts, 0), num_classes)
+    return labels if counts is None else labels.long().masked_fill(~counts, other)
 
 
 def memberships(truth: Tensor, num_classes: int, dtype: torch.dtype) -> Tensor:
@@ -174,9 +180,12 @@ def regions(truth: Tensor, num_classes: int) -> Tensor:
     """Return which voxels lie in which class, contiguous bool, of what :func:`memberships` takes."""
     if truth.is_floating_point() or truth.shape[1] == num_classes > 1:
         return above(0.5, truth)
+    checked = not torch.compiler.is_compiling()
+    if num_classes == 1 and truth.dtype == torch.uint8 and checked:
+        return truth.contiguous().view(torch.bool)  # 0 and 1 they are
     classes = torch.arange(num_classes, device=truth.device) if num_classes > 1 else torch.ones(1, device=truth.device)
     classes = classes.view(-1, *[1] * (truth.ndim - 2))
-    if num_classes > 254 or torch.compiler.is_compiling():
+    if num_classes > 254 or not checked:
         return (truth == classes).contiguous()
     # Bytes compared into bytes: on a CPU that is many times quicker than mixed dtypes or into bools.
     inside = torch.empty((truth.shape[0], num_classes, *truth.shape[2:]), dtype=torch.uint8, device=truth.device)

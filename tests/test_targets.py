@@ -1,7 +1,7 @@
 import pytest
 import torch
 
-from multilevel_loss._targets import above, prepare, regions
+from multilevel_loss._targets import above, memberships, prepare, regions
 
 INTEGERS = [torch.bool, torch.uint8, torch.int8, torch.int16, torch.int32, torch.int64, torch.uint16, torch.uint32]
 
@@ -73,6 +73,47 @@ def test_a_masked_target_may_hold_anything(rubbish: int) -> None:
     assert prepare(torch.zeros(1, 1, 3), soft, mode=None, mask=mask).target.tolist() == [[[0.25, 1, 0]]]
     nan = torch.tensor([[[0.25, 1.0, torch.nan]]])
     assert prepare(torch.zeros(1, 1, 3), nan, mode=None, mask=mask).target.tolist() == [[[0.25, 1, 0]]]
+
+
+LARGE = (2, 211, 313)  # for the kernel, more than one item of it and no multiple of one
+
+
+@pytest.mark.parametrize("dtype", INTEGERS)
+@pytest.mark.parametrize("channels", [1, 3, 200])
+@pytest.mark.parametrize("masked", [False, True])
+def test_large_label_maps_mean_what_small_ones_do(dtype: torch.dtype, channels: int, masked: bool) -> None:
+    classes = 2 if dtype == torch.bool else min(max(channels, 2), 128)
+    labels, mask = torch.randint(classes, LARGE), torch.rand(LARGE) > 0.3 if masked else None
+    if masked and dtype != torch.bool:
+        labels[~mask] = 101  # a class of few of these
+    expected = labels if mask is None else torch.where(mask, labels, -1)
+    for laid in (labels.to(dtype), labels.to(dtype).mT.contiguous().mT):
+        truth = prepare(torch.zeros(LARGE[0], channels, *LARGE[1:]), laid, mode=None, mask=mask).truth
+        inside = regions(truth, channels)
+        assert inside.is_contiguous()
+        for channel in range(min(channels, 3)):
+            members = expected == (1 if channels == 1 else channel)
+            assert inside[:, channel].equal(members)
+            assert memberships(truth, channels, torch.float32)[:, channel].equal(members.float())
+
+
+@pytest.mark.parametrize("channels", [1, 3])
+@pytest.mark.parametrize("wrong", [-(2**63), -(2**32), -256, -1, 3, 256, 257, 2**32, 2**32 + 1, 2**63 - 1])
+def test_one_wrong_label_among_many_is_found_unless_it_is_masked(channels: int, wrong: int) -> None:
+    logits = torch.zeros(LARGE[0], channels, *LARGE[1:])
+    for dtype in (torch.int8, torch.int16, torch.int32, torch.int64):
+        if not torch.iinfo(dtype).min <= wrong <= torch.iinfo(dtype).max:
+            continue
+        for place in ((0, 0, 0), (1, 17, 200), (1, 210, 312)):
+            labels, mask = torch.ones(LARGE, dtype=dtype), torch.rand(LARGE) > 0.3
+            labels[place], mask[place] = wrong, True
+            message = f"to hold labels 0…{max(channels, 2) - 1}, got values from {min(wrong, 1)} to {max(wrong, 1)}"
+            with pytest.raises(ValueError, match=message):
+                prepare(logits, labels, mode=None)
+            with pytest.raises(ValueError, match=f"{min(wrong, 0)} to {max(wrong, 1)}"):
+                prepare(logits, labels, mode=None, mask=mask)
+            mask[place] = False
+            prepare(logits, labels, mode=None, mask=mask)
 
 
 @pytest.mark.parametrize(

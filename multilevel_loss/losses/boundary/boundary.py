@@ -131,7 +131,8 @@ def _map_of(
 ) -> Tensor:
     """Return the map of all classes, of the shape and dtype of `like`, 0 for those before `first`."""
     inside = regions(truth, like.shape[1])
-    inside[:, :first] = False
+    if first:
+        inside[:, :first] = False
     return signed_distances_of(inside, spacing=spacing, boundary=boundary, clip=clip).to(like.dtype)
 
 
