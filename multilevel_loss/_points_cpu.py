@@ -13,20 +13,35 @@ from multilevel_loss._numba import compiled, divided, run
 
 BLOCK = 256  # points
 PER_POINT = 24  # elements of the distance maps that take as long, for which threads are counted
+_ROW = 32  # voxels among which the one of a rank is looked for one by one
 
 _Reals = NDArray[np.float32]
 _Integers = NDArray[np.int64]
+_NO_FLAGS = np.empty((0, 0), np.bool_)
 _ZERO, _HALF, _ONE, _INFINITY = (np.float32(value) for value in (0, 0.5, 1, np.inf))
 _kernel = compiled()
 
 
-def keep_uncertain(field: Tensor, drawn: Tensor, candidates: int, kept: int, softmax: bool) -> Tensor:
+def move_into(mask: Tensor, draw: Tensor, points: Tensor) -> None:
+    """Move points (B, P, D), uniform in [0, 1), into the ⌊draw·N⌋-th of the N voxels of a mask (B, 1, *spatial).
+
+    In a sample without one they stay.
+    """
+    batch, count, axes = points.shape
+    sizes = np.array(mask.shape[2:])
+    run(_move, batch, batch * count * axes * PER_POINT, flags(mask), draw.numpy(), sizes, points.numpy())
+
+
+def keep_uncertain(
+    field: Tensor, mask: Tensor | None, drawn: Tensor, candidates: int, kept: int, softmax: bool
+) -> Tensor:
     """Return drawn points (B, P, D), of the first `candidates` in each sample the `kept` most uncertain alone."""
     values, points, sizes = arrays(field, drawn)
     batch, total, axes = points.shape
     keys = np.empty((batch, candidates), np.int32)
     work = keys.size * PER_POINT
-    run(_rank, batch * -(-candidates // BLOCK), work * values.shape[1], values, points, sizes, softmax, keys)
+    blocks = batch * -(-candidates // BLOCK)
+    run(_rank, blocks, work * values.shape[1], values, flags(mask), points, sizes, softmax, keys)
     result = torch.empty(batch, total - candidates + kept, axes, dtype=torch.float32)
     run(_keep, batch, work, keys, points, kept, result.numpy())
     return result
@@ -36,6 +51,48 @@ def arrays(field: Tensor, point_coords: Tensor) -> tuple[NDArray[Any], _Reals, _
     """Return values (B, C, N), coordinates and the sides of the grid."""
     values = field.detach().contiguous().numpy().reshape(*field.shape[:2], -1)
     return values, point_coords.contiguous().numpy(), np.array(field.shape[2:])
+
+
+def flags(mask: Tensor | None) -> NDArray[np.bool_]:
+    """Return a mask (B, 1, *spatial) as (B, N), empty for None."""
+    return _NO_FLAGS if mask is None else mask.contiguous().numpy().reshape(len(mask), -1)
+
+
+@_kernel
+def _total(mask: NDArray[np.bool_]) -> int:
+    total = 0
+    for voxel in range(mask.size):
+        total += mask[voxel]
+    return total
+
+
+@_kernel
+def _move(
+    threads: int, first: int, last: int,
+    mask: NDArray[np.bool_], draw: NDArray[np.float64], sizes: _Integers, points: _Reals,
+) -> None:  # fmt: skip
+    if divided(threads, first, last):
+        return
+    rows = (mask.shape[1] + _ROW - 1) // _ROW
+    before = np.zeros(rows + 1, np.int64)
+    for b in range(first, last):
+        for row in range(rows):
+            before[row + 1] = before[row] + _total(mask[b, row * _ROW : min((row + 1) * _ROW, mask.shape[1])])
+        total = before[rows]
+        for p in range(points.shape[1] if total > 0 else 0):
+            rank = min(np.int64(draw[b, p] * total), total - 1)
+            row, end = 0, rows
+            while end - row > 1:
+                middle = (row + end) // 2
+                row, end = (middle, end) if before[middle] <= rank else (row, middle)
+            voxel, left = row * _ROW, rank - before[row]
+            while left > 0 or not mask[b, voxel]:
+                left -= mask[b, voxel]
+                voxel += 1
+            for axis in range(sizes.size):
+                size = sizes[sizes.size - 1 - axis]
+                points[b, p, axis] = (np.float32(voxel % size) + points[b, p, axis]) / np.float32(size)
+                voxel //= size
 
 
 @_kernel
@@ -92,6 +149,25 @@ def neighbours(coords: _Reals, sizes: _Integers, index: _Integers, share: _Reals
     return count
 
 
+@_kernel
+def hide(mask: NDArray[np.bool_], count: int, index: _Integers, share: _Reals) -> None:
+    """Leave the cells outside a mask without a share of the points around them; the others take it, if any do."""
+    total, known = share[8], index[8]
+    for p in range(total.size):
+        total[p], known[p] = _ZERO, index[0, p]
+    for k in range(count):
+        for p in range(total.size):
+            inside = mask[index[k, p]]
+            share[k, p] = share[k, p] if inside else _ZERO
+            total[p] += share[k, p]
+            known[p] = index[k, p] if inside else known[p]
+    for k in range(count):
+        for p in range(total.size):
+            share[k, p] = share[k, p] / total[p] if total[p] > _ZERO else _ZERO
+            # No value is read that does not count: it may be NaN.
+            index[k, p] = index[k, p] if mask[index[k, p]] else known[p]
+
+
 # A loop that does nothing but read the field: so the processor waits for many cells at once, anywhere in memory.
 @_kernel
 def _add_cells(field: _Reals, index: _Integers, share: _Reals, out: _Reals) -> None:
@@ -127,7 +203,7 @@ def _two_largest(x: _Reals, largest: _Reals, second: _Reals) -> None:
 @_kernel
 def _rank(
     threads: int, first: int, last: int,
-    values: _Reals, coords: _Reals, sizes: _Integers, softmax: bool, keys: NDArray[np.int32],
+    values: _Reals, mask: NDArray[np.bool_], coords: _Reals, sizes: _Integers, softmax: bool, keys: NDArray[np.int32],
 ) -> None:  # fmt: skip
     """Write keys that order as the certainty of blocks `first` to `last` of points does, minus `points.uncertainty`."""
     if divided(threads, first, last):
@@ -140,6 +216,8 @@ def _rank(
         stop = min(start + BLOCK, keys.shape[1])
         count = neighbours(coords[b, start:stop], sizes, index, share)
         n = stop - start
+        if mask.size:
+            hide(mask[b], count, index[:, :n], share[:, :n])
         for p in range(n):
             certainty[p], second[p] = -_INFINITY if softmax else _INFINITY, -_INFINITY
         for c in range(values.shape[1]):

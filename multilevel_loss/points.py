@@ -124,10 +124,10 @@ def uncertain_points(
     drawn = _uniform_points(input, num_drawn + num_points - num_uncertain, mask, generator)
     field = input.float()
     known = mask if mask is not None and mask.shape[2:] == input.shape[2:] else None
-    if known is None and has_kernels(field, drawn):
+    if has_kernels(field, drawn):
         from multilevel_loss import _points_cpu  # here, so that importing the package spares numba
 
-        return _points_cpu.keep_uncertain(field, drawn, num_drawn, num_uncertain, mode == "multiclass")
+        return _points_cpu.keep_uncertain(field, known, drawn, num_drawn, num_uncertain, mode == "multiclass")
     candidates, fresh = drawn[:, :num_drawn], drawn[:, num_drawn:]
     if input.ndim == 4 and known is None:  # the same, without the gradient; in three dimensions it is the slower one
         logits = F.grid_sample(
@@ -187,10 +187,18 @@ def _uniform_points(input: Tensor, count: int, mask: Tensor | None, generator: t
     uniform = _rand(shape, input.device, generator, torch.float32)
     if mask is None:
         return uniform
-    # The n-th True voxel, n uniform, is found by its rank; the point lies anywhere within it.
+    # The n-th True voxel, n uniform, is found by its rank; the point lies anywhere within it, but for a margin that
+    # outweighs all rounding, lest it lie in the next one.
+    margin = 2**-22 * max(mask.shape[2:])
+    uniform = uniform * (1 - 2 * margin) + margin
+    draw = _rand(shape[:2], input.device, generator, torch.float64)
+    if has_kernels(mask, uniform):
+        from multilevel_loss import _points_cpu
+
+        _points_cpu.move_into(mask, draw, uniform)
+        return uniform
     rank = mask.flatten(1).cumsum(1)
     total = rank[:, -1:]
-    draw = _rand(shape[:2], input.device, generator, torch.float64)
     voxel = torch.searchsorted(rank, (draw * total).long() + 1).clamp_max(rank.shape[1] - 1)
     cells: list[Tensor] = []
     for size in reversed(mask.shape[2:]):

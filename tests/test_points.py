@@ -221,6 +221,37 @@ def test_kernels_choose_as_torch_does(
         assert sorted(own) == sorted(expected)
 
 
+@pytest.mark.parametrize("grid", GRIDS)
+@pytest.mark.parametrize(
+    ("mode", "channels", "density"), [("binary", 1, 0.001), ("binary", 1, 0.5), ("multiclass", 3, 0.999)]
+)
+@pytest.mark.parametrize("own_grid", [True, False])
+def test_kernels_keep_to_a_mask_as_torch_does(
+    monkeypatch: pytest.MonkeyPatch, mode: Mode, channels: int, density: float, own_grid: bool, grid: tuple[int, ...]
+) -> None:
+    logits = 3 * torch.randn(3, channels, *grid, generator=seeded())
+    mask = torch.rand(3, 1, *grid, generator=seeded()) < density
+    mask[1] = False
+    mask[1, ..., -1] = True
+    mask[2] = False
+    if own_grid:
+        logits[:2] = logits[:2].masked_fill(~mask[:2], torch.nan)
+    else:
+        logits = logits[..., 1:]
+    ours = uncertain_points(logits, 400, mask=mask, generator=seeded())
+    assert nearest_points(mask, ours)[:2].all()
+    monkeypatch.setattr("multilevel_loss.points.has_kernels", lambda *_: False)
+    theirs = uncertain_points(logits, 400, mask=mask, generator=seeded())
+    assert ours[:, 300:].equal(theirs[:, 300:])
+    # Points of one voxel are often equally uncertain, and then any of them will do.
+    own, expected = (
+        uncertainty(sample_points(logits[:2], points[:2, :300], mask[:2] if own_grid else None), mode).sort(1).values
+        for points in (ours, theirs)
+    )
+    torch.testing.assert_close(own, expected)
+    assert own.isfinite().all()
+
+
 @pytest.mark.parametrize(("mode", "channels"), [("binary", 1), ("multiclass", 2)])
 def test_kernels_choose_nan_first_and_as_many_as_are_asked_for_of_equals(mode: Mode, channels: int) -> None:
     logits = torch.zeros(1, channels, 300, 300)

@@ -71,6 +71,26 @@ def test_kernels_take_a_target_of_another_grid(channels: int) -> None:
     assert_agrees_with_torch(logits, torch.randint(2, (2, 100, 90)), points_to_the_edge((263, 257)))
 
 
+@pytest.mark.parametrize("grid", GRIDS)
+@pytest.mark.parametrize(("mode", "channels"), [("binary", 1), ("multilabel", 3), ("multiclass", 3)])
+def test_kernels_agree_with_torch_on_what_a_mask_leaves(mode: Mode, channels: int, grid: tuple[int, ...]) -> None:
+    logits, coords = (4 * torch.randn(2, channels, *grid)).requires_grad_(), points_to_the_edge(grid)
+    labels, memberships = torch.randint(max(channels, 2), (2, *grid)), torch.rand(2, channels, *grid)
+    mask = torch.rand(2, *grid) > 0.5
+    mask[0, grid[0] // 2 :] = False  # where a point has no cell around it
+    for target in (labels, memberships) if mode != "multilabel" else (memberships,):
+        assert_agrees_with_torch(logits, target, coords, mode=mode, mask=mask)
+    nothing = torch.zeros_like(mask)
+    assert uncertain_point_loss(logits, memberships, point_coords=coords, mode=mode, mask=nothing) == 0
+
+
+@pytest.mark.parametrize("channels", [1, 2])
+def test_kernels_take_a_mask_of_another_grid(channels: int) -> None:
+    logits = torch.randn(2, channels, 263, 257, requires_grad=True)
+    target, mask = torch.randint(2, (2, 100, 90)), torch.rand(2, 100, 90) > 0.5
+    assert_agrees_with_torch(logits, target, points_to_the_edge((263, 257)), mask=mask)
+
+
 @pytest.mark.parametrize("channels", [1, 2])
 def test_kernels_are_exact_for_large_logits_and_keep_nan(channels: int) -> None:
     coords = torch.full((1, 1, 1), 0.5)

@@ -14,7 +14,7 @@ from multilevel_loss.points import check_coords, has_kernels
 
 
 class PointSums(NamedTuple):
-    """Sums over the points of each sample, (B, C), of p and v the probability and membership of a class."""
+    """Sums over the points of each sample that count, (B, C), of p and v the probability and membership of a class."""
 
     entropy: Tensor
     """Σ −v·log p for a softmax, else Σ −v·log p − (1−v)·log(1−p)."""
@@ -29,10 +29,10 @@ def point_sums(prepared: Prepared, point_coords: Tensor) -> PointSums | None:
     not made by itself and as large as the logits.
     """
     logits = prepared.logits
-    if prepared.mask is not None or logits.dtype != torch.float32 or not has_kernels(logits, point_coords):
+    if logits.dtype != torch.float32 or not has_kernels(logits, point_coords):
         return None
     check_coords(point_coords, logits)
-    given = logits, prepared.truth, point_coords, prepared.mode == "multiclass"
+    given = logits, prepared.truth, prepared.mask, point_coords, prepared.mode == "multiclass"
     entropy, weight, prepared.logits = _JoinedSums.apply(*given)  # type: ignore[no-untyped-call]
     return PointSums(entropy, weight)
 
@@ -42,12 +42,13 @@ class _JoinedSums(torch.autograd.Function):
 
     @staticmethod
     def forward(
-        ctx: Any, logits: Tensor, truth: Tensor, point_coords: Tensor, softmax: bool
+        ctx: Any, logits: Tensor, truth: Tensor, mask: Tensor | None, point_coords: Tensor, softmax: bool
     ) -> tuple[Tensor, Tensor, Tensor]:
         from multilevel_loss.losses.pixel import _point_sums_cpu  # here, so that importing the package spares numba
 
-        entropy, weight, ctx.p, ctx.v = _point_sums_cpu.sums(logits, truth, point_coords, softmax)
-        ctx.save_for_backward(point_coords)
+        entropy, weight, ctx.p, ctx.v = _point_sums_cpu.sums(logits, truth, mask, point_coords, softmax)
+        same_grid = truth.shape[2:] == logits.shape[2:]
+        ctx.save_for_backward(point_coords, mask if same_grid else None)
         ctx.shape, ctx.softmax = logits.shape, softmax
         ctx.mark_non_differentiable(weight)
         ctx.set_materialize_grads(False)
@@ -57,15 +58,15 @@ class _JoinedSums(torch.autograd.Function):
     @once_differentiable
     def backward(
         ctx: Any, by_entropy: Tensor | None, _: None, by_logits: Tensor | None
-    ) -> tuple[Tensor | None, None, None, None]:
+    ) -> tuple[Tensor | None, None, None, None, None]:
         from multilevel_loss.losses.pixel import _point_sums_cpu
 
         if by_entropy is None:
-            return by_logits, None, None, None
+            return by_logits, None, None, None, None
         if by_logits is None:
             by_logits = torch.zeros(ctx.shape, dtype=torch.float32)
         elif not is_disposable(by_logits):
             by_logits = by_logits.clone(memory_format=torch.contiguous_format)
-        (point_coords,) = ctx.saved_tensors
-        _point_sums_cpu.add_gradient(by_entropy, ctx.p, ctx.v, point_coords, ctx.softmax, by_logits)
-        return by_logits, None, None, None
+        point_coords, mask = ctx.saved_tensors
+        _point_sums_cpu.add_gradient(by_entropy, ctx.p, ctx.v, mask, point_coords, ctx.softmax, by_logits)
+        return by_logits, None, None, None, None

@@ -60,7 +60,7 @@ def voxel_cross_entropy(
 ) -> CrossEntropy:
     """Return the cross entropies of each voxel, times its weight (B, 1, *spatial) if that is given."""
     x, v = prepared.logits, prepared.target
-    w = x.new_ones(()) if prepared.mask is None else prepared.mask.to(x.dtype)
+    w = prepared.counts()
     if weight is not None:
         v, w = v * weight, w * weight
     p = prepared.probability() if gamma else x  # not looked at

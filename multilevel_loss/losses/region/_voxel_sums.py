@@ -76,8 +76,7 @@ def voxel_sums(
     shared = weight is None
     logits, options = prepared.logits, (prepared.mode == "multiclass", squared, gamma, errors)
     if prepared.mask is not None:
-        counts = prepared.mask.to(logits.dtype)
-        weight = counts if weight is None else weight * counts
+        weight = prepared.counts() if weight is None else weight * prepared.counts()
     overlaps_alone = gamma is None and field is None  # the fewest operations
     if logits.numel() < (2 * FEW if overlaps_alone else FEW) or torch.compiler.is_compiling():
         flat = _flat(logits, prepared.truth, weight, field)
