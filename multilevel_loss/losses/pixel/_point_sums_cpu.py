@@ -137,14 +137,16 @@ def _forward(
         for c in range(channels):
             at, of_class = x[0, c, :n], v[b, c, start:stop]
             if softmax:
-                _scale(counted, of_class)
+                if mask.size:
+                    _scale(counted, of_class)
                 sums[0, block, c], _ = entropies(of_class, ones, at, greatest, total, ones, ones)
                 sums[1, block, c] = total_of(of_class)
             else:
                 _, _, _, positive, negative = sigmoid_entropies(at, of_class, counted, p[b, c, start:stop])
                 sums[0, block, c], sums[1, block, c] = positive + negative, total_of(counted)
-                _scale(counted, of_class)
-                _scale(counted, p[b, c, start:stop])
+                if mask.size:
+                    _scale(counted, of_class)
+                    _scale(counted, p[b, c, start:stop])
 
 
 @_kernel
