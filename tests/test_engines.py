@@ -15,11 +15,12 @@ def test_one_compilation_serves_many_shapes() -> None:
     compiled = torch.compile(eager, fullgraph=True, dynamic=True, backend="aot_eager")
     for batch, grid in ((2, (9, 11)), (3, (8, 14))):
         logits, target = torch.randn(batch, 3, *grid, requires_grad=True), torch.randint(3, (batch, *grid))
-        coords = torch.rand(batch, 17, 2)
-        results = [loss(logits, target, point_coords=coords) for loss in (eager, compiled)]
-        torch.testing.assert_close(*results)
-        torch.testing.assert_close(*(torch.autograd.grad(result, logits)[0] for result in results))
-        assert compiled(logits, target).isfinite()  # with points of its own
+        coords, mask = torch.rand(batch, 17, 2), torch.rand(batch, *grid) > 0.3
+        for options in ({}, {"mask": mask}):
+            results = [loss(logits, target, point_coords=coords, **options) for loss in (eager, compiled)]
+            torch.testing.assert_close(*results)
+            torch.testing.assert_close(*(torch.autograd.grad(result, logits)[0] for result in results))
+            assert compiled(logits, target, **options).isfinite()  # with points of its own
 
 
 class Step(nn.Module):
@@ -120,13 +121,16 @@ def test_the_default_dtype_does_not_matter(name: str, grid: tuple[int, ...]) -> 
 def test_tensors_of_monai_are_as_good_as_plain_ones(name: str, grid: tuple[int, ...]) -> None:
     meta_tensor = pytest.importorskip("monai.data").MetaTensor
     logits, target = torch.randn(2, 3, *grid), torch.randint(3, (2, 1, *grid))
-    found = value_and_gradient(name, meta_tensor(logits), meta_tensor(target))
-    expected = value_and_gradient(name, logits, target)
-    torch.testing.assert_close([each.as_subclass(torch.Tensor) for each in found], expected, rtol=1e-6, atol=0)
+    for given in ((logits, target), (logits, target, torch.rand(2, 1, *grid) > 0.3)):
+        found = value_and_gradient(name, *map(meta_tensor, given))
+        expected = value_and_gradient(name, *given)
+        torch.testing.assert_close([each.as_subclass(torch.Tensor) for each in found], expected, rtol=1e-6, atol=0)
 
 
-def value_and_gradient(name: str, logits: torch.Tensor, target: torch.Tensor) -> list[torch.Tensor]:
+def value_and_gradient(
+    name: str, logits: torch.Tensor, target: torch.Tensor, mask: torch.Tensor | None = None
+) -> list[torch.Tensor]:
     torch.manual_seed(0)
     logits = logits.detach().requires_grad_()
-    loss = getattr(mll, name)()(logits, target)
+    loss = getattr(mll, name)()(logits, target, mask=mask)
     return [loss.detach(), *torch.autograd.grad(loss, logits)]
