@@ -71,6 +71,7 @@ def _move(
     threads: int, first: int, last: int,
     mask: NDArray[np.bool_], draw: NDArray[np.float64], sizes: _Integers, points: _Reals,
 ) -> None:  # fmt: skip
+    """Move the points of samples `first` to `last`: the voxel of a rank is looked for by rows, then in its row."""
     if divided(threads, first, last):
         return
     rows = (mask.shape[1] + _ROW - 1) // _ROW

@@ -50,12 +50,12 @@ class Prepared:
         """Return the activated logits, 0 where masked; activated once."""
         if self.activated is None:
             self.activated = self.logits.softmax(1) if self.mode == "multiclass" else self.logits.sigmoid()
-        return self.activated if self.mask is None else kept(self.activated, self.mask)
+        return self.activated if self.mask is None else masked(self.activated, self.mask)
 
     def counts(self) -> Tensor:
         """Return the mask in the dtype of `logits`; a single 1 when all voxels count."""
         if self.mask is None:
-            return torch.ones((), dtype=self.logits.dtype, device=self.device)
+            return self.logits.new_ones(())
         return self.mask.view(torch.uint8).to(self.logits.dtype)  # on a CPU bools take several times as long
 
     def first_class(self, include_background: bool) -> int:
@@ -75,7 +75,7 @@ class Prepared:
             raise ValueError(f"expected `{name}` {rule}, as the other logits have, got shape {came}")
         logits = logits.to(self.logits.dtype)
         if self.mask is not None and same_grid:
-            logits = kept(logits, self.mask)
+            logits = masked(logits, self.mask)
         return Prepared(logits, self.truth, self.mask, self.mode)
 
 
@@ -128,11 +128,11 @@ def prepare(
                 f"expected `target` to be a label map when `ignore_index` is given, got class memberships of shape "
                 f"{tuple(target.shape)}: use `mask`"
             )
-        truth = target.detach() if counts is None else kept(target.detach(), counts)
+        truth = target.detach() if counts is None else masked(target.detach(), counts)
         check_memberships("target", truth)
     logits = input.to(dtype)
     if counts is not None and same_grid:
-        logits = kept(logits, counts)
+        logits = masked(logits, counts)
     return Prepared(logits, truth, counts, mode)
 
 
@@ -177,9 +177,9 @@ def memberships(truth: Tensor, num_classes: int, dtype: torch.dtype) -> Tensor:
     return torch.eq(truth.to(dtype), classes.view(-1, *[1] * (truth.ndim - 2)), out=result)
 
 
-def kept(values: Tensor, mask: Tensor) -> Tensor:
+def masked(values: Tensor, mask: Tensor) -> Tensor:
     """Return values where a mask is True, and 0 elsewhere; on a CPU `masked_fill` takes twice as long."""
-    return torch.where(mask, values, 0)
+    return torch.where(mask, values, values.new_zeros(()))
 
 
 def from_class(first: int, values: Tensor) -> Tensor:
@@ -212,7 +212,7 @@ def above(threshold: float, values: Tensor) -> Tensor:
 
 def _check_mask(mask: Tensor, target: Tensor, ndim: int) -> Tensor:
     grid = target.shape[-ndim:]
-    allowed = {(target.shape[0], *grid), (target.shape[0], 1, *grid)}
+    allowed = [(target.shape[0], *grid), (target.shape[0], 1, *grid)]  # in a set, traced sizes would become constants
     if not isinstance(mask, Tensor) or tuple(mask.shape) not in allowed:
         came = tuple(mask.shape) if isinstance(mask, Tensor) else type(mask).__name__
         raise ValueError(

@@ -98,9 +98,9 @@ def test_imagenet_weights_load_by_torchvision_names() -> None:
     model.load_imagenet(state)
     for net in (model.coarse, model.fine):
         assert net.backbone.features[28].weight.equal(state["features.28.weight"])
-        patch = torch.rand(1, 16, 7, 7)
-        linear = patch.flatten() @ state["classifier.0.weight"].T + state["classifier.0.bias"]
-        torch.testing.assert_close(net.backbone.fc6(patch).flatten(), linear)
+        patch = torch.rand(1, 16, 7, 7, dtype=torch.float64)
+        linear = patch.flatten() @ state["classifier.0.weight"].double().T + state["classifier.0.bias"]
+        torch.testing.assert_close(net.backbone.fc6.double()(patch).flatten(), linear)
         assert net.backbone.fc7.weight.flatten(1).equal(state["classifier.3.weight"])
 
 

@@ -33,7 +33,7 @@ def boundary_cross_entropy(
         weight: (C,) class weights, background included; of no meaning for one boundary for all classes.
     """
     batch, channels, *grid = prepared.logits.shape
-    if tuple(boundary_input.shape) not in {(batch, channels, *grid), (batch, 1, *grid)}:
+    if tuple(boundary_input.shape) not in [(batch, channels, *grid), (batch, 1, *grid)]:
         raise ValueError(
             f"expected `boundary_input` to have shape {(batch, channels, *grid)}, a boundary a class, or "
             f"{(batch, 1, *grid)}, got {tuple(boundary_input.shape)}"

@@ -129,7 +129,7 @@ def _inverse_number(weights: Tensor) -> Tensor:
 
 def _check_voxel_weight(voxel_weight: Tensor, prepared: Prepared) -> Tensor:
     batch, _, *grid = prepared.logits.shape
-    allowed = {(batch, *grid), (batch, 1, *grid)}
+    allowed = [(batch, *grid), (batch, 1, *grid)]
     if not isinstance(voxel_weight, Tensor) or tuple(voxel_weight.shape) not in allowed:
         came = tuple(voxel_weight.shape) if isinstance(voxel_weight, Tensor) else type(voxel_weight).__name__
         raise ValueError(
