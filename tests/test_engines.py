@@ -9,7 +9,7 @@ from benchmarks.losses import LOSSES, make_case
 from multilevel_loss import MLLoss
 
 
-@pytest.mark.parametrize("given", ["points", "points and a mask", "nothing"])
+@pytest.mark.parametrize("given", ["points", "mask"])
 def test_one_compilation_serves_many_shapes(given: str) -> None:
     torch.compiler.reset()
     eager = MLLoss()
@@ -18,16 +18,14 @@ def test_one_compilation_serves_many_shapes(given: str) -> None:
     for batch, grid, stance in ((4, (9, 11), "default"), (5, (8, 14), "fail_on_recompile")):
         logits, target = torch.randn(batch, 3, *grid, requires_grad=True), torch.randint(3, (batch, *grid))
         coords, mask = torch.rand(batch, 17, 2), torch.rand(batch, *grid) > 0.3
-        options = {"point_coords": coords} if "points" in given else {}
-        options |= {"mask": mask} if "mask" in given else {}
-        with torch.compiler.set_stance(stance):
-            result = compiled(logits, target, **options)
-        (gradient,) = torch.autograd.grad(result, logits)
-        assert result.isfinite()
-        if options:
-            expected = eager(logits, target, **options)
-            torch.testing.assert_close(result, expected)
-            torch.testing.assert_close(gradient, torch.autograd.grad(expected, logits)[0])
+        options = {"point_coords": coords} if given == "points" else {"mask": mask}
+        results = []
+        for loss in (eager, compiled):
+            torch.manual_seed(0)  # where points are drawn, they are the same
+            with torch.compiler.set_stance(stance):
+                results.append(loss(logits, target, **options))
+        torch.testing.assert_close(*results)
+        torch.testing.assert_close(*(torch.autograd.grad(result, logits)[0] for result in results))
 
 
 class Step(nn.Module):
@@ -74,7 +72,7 @@ META = torch.device("meta")
 
 
 @pytest.mark.parametrize("name", LOSSES)
-@pytest.mark.parametrize("shape", ["2x1x19x17", "2x3x64x64x16"])
+@pytest.mark.parametrize("shape", ["2x1x19x17", "2x3x32x32x32"])
 def test_no_loss_waits_for_its_device(name: str, shape: str) -> None:
     case = make_case(shape, META)
     loss = LOSSES[name][0](case)

@@ -79,10 +79,10 @@ LARGE = (2, 211, 313)  # for the kernel, more than one item of it and no multipl
 
 
 @pytest.mark.parametrize("dtype", INTEGERS)
-@pytest.mark.parametrize("channels", [1, 3, 200])
+@pytest.mark.parametrize("channels", [1, 3, 20])
 @pytest.mark.parametrize("masked", [False, True])
 def test_large_label_maps_mean_what_small_ones_do(dtype: torch.dtype, channels: int, masked: bool) -> None:
-    classes = 2 if dtype == torch.bool else min(max(channels, 2), 128)
+    classes = 2 if dtype == torch.bool else max(channels, 2)
     labels, mask = torch.randint(classes, LARGE), torch.rand(LARGE) > 0.3 if masked else None
     if masked and dtype != torch.bool:
         labels[~mask] = 101  # a class of few of these
