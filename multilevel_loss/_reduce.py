@@ -22,8 +22,9 @@ def full_precision(function: F) -> F:
         first = args[0] if args else next(iter(kwargs.values()), None)
         # What is no tensor has no device; the function itself says what is wrong with it.
         kind = getattr(first, "device", torch.device("cpu")).type
-        # Some devices know no autocast. To enter the context costs as much as a small loss's arithmetic.
-        if not (torch.amp.is_autocast_available(kind) and torch.is_autocast_enabled(kind)):
+        # Some devices know no autocast, which older compilers cannot ask.
+        knows = torch.compiler.is_compiling() or torch.amp.is_autocast_available(kind)
+        if not (knows and torch.is_autocast_enabled(kind)):  # to enter costs as much as a small loss's arithmetic
             return function(*args, **kwargs)
         with torch.autocast(kind, enabled=False):
             return function(*args, **kwargs)
