@@ -12,7 +12,7 @@ from torch import Tensor
 from multilevel_loss._checks import Mode, Reduction, Spacing, check_choice
 from multilevel_loss._module import as_module
 from multilevel_loss._reduce import class_weights, full_precision, reduce, voxel_weights
-from multilevel_loss._targets import Prepared, from_class, prepare, regions
+from multilevel_loss._targets import Prepared, from_class, masked, prepare, regions
 from multilevel_loss.distance.maps import Boundary, bounded, signed_distances_of
 from multilevel_loss.losses.region._cross_entropy import reduce_weighted
 from multilevel_loss.losses.region._voxel_sums import voxel_sums
@@ -108,7 +108,7 @@ def boundary_loss(
     best = None
     if offset == "optimal":
         best = distances.clamp_max(0)
-        best = best if prepared.mask is None else best.masked_fill(~prepared.mask, 0)
+        best = best if prepared.mask is None else masked(best, prepared.mask)
     share = class_weights(weight, class_mask, prepared.logits, first)
     if reduction == "none":
         loss = prepared.probability()[:, first:] * distances

@@ -11,7 +11,7 @@ from torch import Tensor
 from multilevel_loss._checks import Mode, Reduction, Spacing, check_choice
 from multilevel_loss._module import as_module
 from multilevel_loss._reduce import class_weights, full_precision, reduce
-from multilevel_loss._targets import prepare
+from multilevel_loss._targets import masked, prepare
 from multilevel_loss.distance.maps import Boundary, signed_distance_map
 from multilevel_loss.losses.boundary.boundary import check_distance_map
 
@@ -99,7 +99,7 @@ def sdf_regression_loss(
     y, y_hat = -distance_map.to(prepared.logits.dtype), prepared.logits[:, first:].tanh()
     voxels: Tensor | int = math.prod(y.shape[2:])
     if prepared.mask is not None:
-        y, y_hat = y.masked_fill(~prepared.mask, 0), y_hat.masked_fill(~prepared.mask, 0)
+        y, y_hat = masked(y, prepared.mask), masked(y_hat, prepared.mask)
         voxels = prepared.mask.flatten(1).sum(1, keepdim=True).clamp_min(1)
     y, y_hat = y.flatten(2), y_hat.flatten(2)
     difference = y_hat - y

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from multilevel_loss._checks import Mode, Spacing, check_input, check_spacing
-from multilevel_loss._targets import Prepared, prepare
+from multilevel_loss._targets import Prepared, masked, prepare
 
 
 def prepare_unlabelled(
@@ -28,12 +28,12 @@ def check_image(image: Tensor, prepared: Prepared) -> Tensor:
             f"got shape {tuple(image.shape)}"
         )
     image = image.detach().to(prepared.logits.dtype)
-    return image if prepared.mask is None else image.masked_fill(~prepared.mask, 0)
+    return image if prepared.mask is None else masked(image, prepared.mask)
 
 
 def complement(region: Tensor, mask: Tensor | None) -> Tensor:
     """Return what of the counted voxels does not belong to a region (B, C, *spatial)."""
-    return 1 - region if mask is None else (1 - region).masked_fill(~mask, 0)
+    return 1 - region if mask is None else masked(1 - region, mask)
 
 
 def region_misfit(image: Tensor, region: Tensor, mask: Tensor | None) -> Tensor:

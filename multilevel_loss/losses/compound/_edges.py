@@ -8,7 +8,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from multilevel_loss._reduce import class_weights, reduce
-from multilevel_loss._targets import Prepared
+from multilevel_loss._targets import Prepared, masked
 from multilevel_loss.losses.boundary._morphology import inner_boundary
 from multilevel_loss.losses.compound._contour import complement, voxel_mean
 
@@ -51,12 +51,12 @@ def boundary_cross_entropy(
     if prepared.mask is not None:
         # Beside a voxel that does not count, whether there is a boundary is not known.
         known = prepared.mask & (inner_boundary(prepared.mask.to(logits.dtype)) == 0)
-        logits = logits.masked_fill(~known, 0)
+        logits = masked(logits, known)
     loss = F.binary_cross_entropy_with_logits(logits, truth, reduction="none")
     if balanced:
         off = voxel_mean(complement(truth, known), known).view(*truth.shape[:2], *[1] * len(grid))
         loss = loss * (truth * off + (1 - truth) * (1 - off))
-    loss = voxel_mean(loss if known is None else loss.masked_fill(~known, 0), known)
+    loss = voxel_mean(loss if known is None else masked(loss, known), known)
     if known is not None:
         counted = known.flatten(2).any(2).to(loss.dtype)
         share = counted if share is None else share * counted

@@ -10,7 +10,7 @@ from torch import Tensor
 from multilevel_loss._checks import Mode, check_number
 from multilevel_loss._module import as_module
 from multilevel_loss._reduce import class_weights, full_precision, reduce
-from multilevel_loss._targets import prepare
+from multilevel_loss._targets import masked, prepare
 from multilevel_loss.losses.compound._contour import complement, region_misfit
 from multilevel_loss.losses.region.cross_entropy import cross_entropy_loss
 
@@ -82,7 +82,7 @@ def level_set_loss(
     mask, v = prepared.mask, prepared.target[:, first:].unsqueeze(2)
     inside = (1 + ((prepared.probability()[:, first:] - 0.5) / epsilon).tanh()) / 2
     if mask is not None:
-        inside = inside.masked_fill(~mask, 0)
+        inside = masked(inside, mask)
     misfit = region_misfit(v, inside, mask) + region_misfit(v, complement(inside, mask), mask)
     level_set = reduce(misfit, class_weights(weight, class_mask, prepared.logits, first), "mean")
     cross_entropy = cross_entropy_loss(
